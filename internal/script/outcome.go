@@ -97,7 +97,7 @@ func judgeReply(msg string) verdict {
 		switch {
 		case strings.HasPrefix(rest, "max number of clients reached"):
 			return hopeful
-		case strings.HasPrefix(rest, "Error compiling script"), strings.HasPrefix(rest, "unknown command"):
+		case strings.HasPrefix(rest, "unknown command"):
 			return hopeless
 		}
 	}
