@@ -70,28 +70,28 @@ func (f *flight[Q, R]) run(ctx context.Context) {
 	defer func() {
 		if !down { // runtime.Goexit inside flush: deferred calls still run
 			f.land(nil, fmt.Errorf("%w: flush called runtime.Goexit", ErrUnknown))
-			if f.again() {
+			if f.again(ctx) {
 				f.run(ctx)
 			}
 		}
 	}()
-	for more := true; more; more = f.again() {
-		f.prepare(ctx)
+	// A fresh goroutine may be here before open has loaded the batch; open holds
+	// the lock.
+	f.lane.mu.Lock()
+	f.renew(ctx)
+	f.lane.mu.Unlock()
+	for more := true; more; more = f.again(ctx) {
 		f.land(f.fly())
-		// Those who just got their answer are about to call again. Let them, or
-		// the next batch takes off with the few who came early and the many
-		// wait for it.
-		runtime.Gosched()
+		f.gather()
 	}
 	down = true
 }
 
-func (f *flight[Q, R]) prepare(ctx context.Context) {
+// renew makes a context if the last one is used up.
+func (f *flight[Q, R]) renew(ctx context.Context) {
 	if f.ctx != nil {
 		return
 	}
-	f.lane.mu.Lock()
-	defer f.lane.mu.Unlock()
 	f.ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if f.abandoned { // since it was loaded
 		f.cancel()
@@ -147,9 +147,25 @@ func (f *flight[Q, R]) land(rs []R, err error) {
 	f.calls, f.batch = f.calls[:0], f.batch[:0]
 }
 
+// gather lets those who just got their answer call again. Otherwise the next
+// batch would take off with the few who came early and the many would wait for
+// it: the callers would fall into two groups that fly in turn, at half the
+// throughput. It yields only while that brings somebody in, so that after a
+// lone caller there is one yield, with nobody waiting.
+func (f *flight[Q, R]) gather() {
+	l := f.lane
+	for before, n := -1, 0; n > before && n < l.g.opts.MaxItems; {
+		before = n
+		runtime.Gosched()
+		l.mu.Lock()
+		n = l.queue.n
+		l.mu.Unlock()
+	}
+}
+
 // again loads the next batch if the lane has one and no other flight is about
 // to take it; if not, the flight is over.
-func (f *flight[Q, R]) again() bool {
+func (f *flight[Q, R]) again(ctx context.Context) bool {
 	l := f.lane
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -161,6 +177,7 @@ func (f *flight[Q, R]) again() bool {
 	if l.queue.n > 0 && l.clear(now) {
 		l.load(f, now)
 		l.watch(now)
+		f.renew(ctx)
 		return true
 	}
 	if l.armed && len(l.air) > 0 {

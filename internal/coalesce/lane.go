@@ -184,8 +184,6 @@ func (l *lane[Q, R]) open(now time.Time) {
 	}
 	f := l.g.flights.Get().(*flight[Q, R])
 	f.lane = l
-	// The goroutine cannot run into the lane before the lock is free, so it
-	// finds the batch loaded.
 	if !l.g.life.Go(f.start) {
 		l.g.flights.Put(f)
 		return
