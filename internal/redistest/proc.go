@@ -117,24 +117,24 @@ func (p *Proc) run(ctx context.Context) error {
 // awaitReady returns nil when the process pid answers on the port with its
 // data loaded; it does not fall for another process that has the port.
 func (p *Proc) awaitReady(ctx context.Context, pid int) error {
-	rdb := redis.NewClient(&redis.Options{Addr: p.Addr(), DialerRetries: 1, MaxRetries: -1})
-	defer func() { _ = rdb.Close() }()
 	return poll(ctx, func() error {
-		conn, err := net.Dial("tcp4", p.Addr()) // the client would log each refusal
+		conn, err := net.DialTimeout("tcp4", p.Addr(), time.Second) // the client would log each refusal
 		if err != nil {
 			return err
 		}
 		_ = conn.Close()
-		info, err := rdb.Info(ctx).Result()
-		switch {
-		case err != nil:
-			return err
-		case !strings.Contains(info, "process_id:"+strconv.Itoa(pid)+"\r"):
-			return errors.New("another server answers on the port")
-		case strings.Contains(info, "loading:1\r"):
-			return errors.New("loading")
-		}
-		return nil
+		return p.ask(func(rdb *redis.Client) error {
+			info, err := rdb.Info(ctx).Result()
+			switch {
+			case err != nil:
+				return err
+			case !strings.Contains(info, "process_id:"+strconv.Itoa(pid)+"\r"):
+				return errors.New("another server answers on the port")
+			case strings.Contains(info, "loading:1\r"):
+				return errors.New("loading")
+			}
+			return nil
+		})
 	})
 }
 
@@ -193,11 +193,13 @@ func (p *Proc) Client(modify ...func(*redis.Options)) *redis.Client {
 // ("evalsha", "config|get"), including runs that failed. What a script calls
 // counts as well: to count runs of a script, count a command that it alone uses.
 func (p *Proc) Executions(ctx context.Context, command string) (int, error) {
-	rdb := newClient(p.Addr(), nil)
-	defer func() { _ = rdb.Close() }()
-	info, err := rdb.Info(ctx, "commandstats").Result()
+	var info string
+	err := p.ask(func(rdb *redis.Client) (err error) {
+		info, err = rdb.Info(ctx, "commandstats").Result()
+		return err
+	})
 	if err != nil {
-		return 0, fmt.Errorf("redistest: %w", err)
+		return 0, err
 	}
 	for line := range strings.Lines(info) {
 		if rest, ok := strings.CutPrefix(line, "cmdstat_"+strings.ToLower(command)+":calls="); ok {
@@ -208,12 +210,15 @@ func (p *Proc) Executions(ctx context.Context, command string) (int, error) {
 	return 0, nil
 }
 
-// do runs one command.
-func (p *Proc) do(ctx context.Context, args ...any) error {
-	rdb := newClient(p.Addr(), nil)
+// ask calls f with a client for the harness's own questions: it gives up soon
+// on a server that is down or paused.
+func (p *Proc) ask(f func(rdb *redis.Client) error) error {
+	rdb := redis.NewClient(&redis.Options{
+		Addr: p.Addr(), DialerRetries: 1, MaxRetries: -1, ReadTimeout: time.Second, PoolSize: 1,
+	})
 	defer func() { _ = rdb.Close() }()
-	if err := rdb.Do(ctx, args...).Err(); err != nil {
-		return fmt.Errorf("redistest: %v on %s: %w", args, p.Addr(), err)
+	if err := f(rdb); err != nil {
+		return fmt.Errorf("redistest: %s: %w", p.Addr(), err)
 	}
 	return nil
 }

@@ -1,0 +1,96 @@
+package redistest
+
+import (
+	"context"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+)
+
+func TestKillLosesEverythingAndRestartServesAgain(t *testing.T) {
+	s := Server(t)
+	rdb := s.Client(func(o *redis.Options) { o.MaxRetries = -1 })
+	require.NoError(t, rdb.Set(t.Context(), "k", "v", 0).Err())
+	sha, err := rdb.ScriptLoad(t.Context(), "return 1").Result()
+	require.NoError(t, err)
+	require.NoError(t, rdb.EvalSha(t.Context(), sha, nil).Err())
+
+	before := s.PID()
+	s.Kill()
+	require.Error(t, rdb.Ping(t.Context()).Err())
+	require.NoError(t, s.Restart(t.Context()))
+	require.NotEqual(t, before, s.PID())
+
+	rdb = s.Client()
+	require.Zero(t, rdb.Exists(t.Context(), "k").Val())
+	require.True(t, redis.HasErrorPrefix(rdb.EvalSha(t.Context(), sha, nil).Err(), "NOSCRIPT"))
+}
+
+func TestRestartKeepsWhatWasAppended(t *testing.T) {
+	s := Server(t, "--appendonly", "yes")
+	require.NoError(t, s.Client().Set(t.Context(), "k", "v", 0).Err())
+	require.NoError(t, s.Restart(t.Context()))
+	require.Equal(t, "v", s.Client().Get(t.Context(), "k").Val())
+}
+
+func TestServerTakesArguments(t *testing.T) {
+	s := Server(t, "--maxmemory", "10mb")
+	require.Equal(t, "10485760", s.Client().ConfigGet(t.Context(), "maxmemory").Val()["maxmemory"])
+}
+
+func TestPauseStallsUntilResume(t *testing.T) {
+	s := Server(t)
+	rdb := s.Client(func(o *redis.Options) { o.MaxRetries = -1; o.ReadTimeout = 100 * time.Millisecond })
+	require.NoError(t, rdb.Ping(t.Context()).Err())
+	for range 20 {
+		s.Pause()
+		require.ErrorIs(t, rdb.Incr(t.Context(), "n").Err(), os.ErrDeadlineExceeded)
+		s.Resume()
+		require.NoError(t, rdb.Ping(t.Context()).Err())
+	}
+}
+
+func TestExecutionsCountsWhatScriptsCall(t *testing.T) {
+	s := Server(t)
+	for range 3 {
+		require.NoError(t, s.Client().Eval(t.Context(), `return redis.call('INCR', KEYS[1])`, []string{"k"}).Err())
+	}
+	for command, want := range map[string]int{"EVAL": 3, "incr": 3, "append": 0} {
+		n, err := s.Executions(t.Context(), command)
+		require.NoError(t, err)
+		require.Equal(t, want, n, command)
+	}
+}
+
+func TestStartReportsWhatTheServerSays(t *testing.T) {
+	requireServer(t)
+	_, err := Start(t.Context(), "--no-such-option", "1")
+	require.ErrorContains(t, err, "no-such-option")
+	require.ErrorContains(t, err, "Bad directive")
+}
+
+func TestStartTakesAnotherPort(t *testing.T) {
+	requireServer(t)
+	taken := Server(t)
+	p := newProc(t.TempDir(), taken.port)
+	require.ErrorIs(t, p.run(t.Context()), errPortTaken)
+}
+
+func TestCloseLeavesNothing(t *testing.T) {
+	requireServer(t)
+	p, err := Start(context.WithoutCancel(t.Context()))
+	require.NoError(t, err)
+	rdb := p.Client()
+	p.Close()
+	p.Close()
+	require.ErrorIs(t, rdb.Ping(t.Context()).Err(), redis.ErrClosed)
+	require.NoDirExists(t, p.Dir())
+	require.True(t, gone(p.PID()))
+	other, err := net.ListenPacket("udp4", p.Addr())
+	require.NoError(t, err, "the port is still claimed")
+	require.NoError(t, other.Close())
+}
