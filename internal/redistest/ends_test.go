@@ -26,7 +26,7 @@ func TestServersEndWithTheBinary(t *testing.T) {
 		t.Run(end, func(t *testing.T) {
 			t.Parallel()
 			cmd := exec.Command(os.Args[0], "-test.run=^TestEnd$", "-test.v")
-			cmd.Env = append(os.Environ(), endEnv+"="+end)
+			cmd.Env = append(os.Environ(), endEnv+"="+end, "TMPDIR="+t.TempDir()) // it cannot clean up
 			out, err := cmd.StdoutPipe()
 			require.NoError(t, err)
 			require.NoError(t, cmd.Start())

@@ -123,18 +123,10 @@ func (p *Proc) awaitReady(ctx context.Context, pid int) error {
 			return err
 		}
 		_ = conn.Close()
-		return p.ask(func(rdb *redis.Client) error {
-			info, err := rdb.Info(ctx).Result()
-			switch {
-			case err != nil:
-				return err
-			case !strings.Contains(info, "process_id:"+strconv.Itoa(pid)+"\r"):
-				return errors.New("another server answers on the port")
-			case strings.Contains(info, "loading:1\r"):
-				return errors.New("loading")
-			}
-			return nil
-		})
+		if err := p.says(ctx, "server", "process_id:"+strconv.Itoa(pid)); err != nil {
+			return err
+		}
+		return p.ask(func(rdb *redis.Client) error { return rdb.Ping(ctx).Err() }) // LOADING
 	})
 }
 
@@ -219,6 +211,26 @@ func (p *Proc) ask(f func(rdb *redis.Client) error) error {
 	defer func() { _ = rdb.Close() }()
 	if err := f(rdb); err != nil {
 		return fmt.Errorf("redistest: %s: %w", p.Addr(), err)
+	}
+	return nil
+}
+
+// says returns nil when all lines are in that section of p's INFO.
+func (p *Proc) says(ctx context.Context, section string, lines ...string) error {
+	return p.ask(func(rdb *redis.Client) error {
+		info, err := rdb.Info(ctx, section).Result()
+		if err != nil {
+			return err
+		}
+		return hasLines(info, lines)
+	})
+}
+
+func hasLines(info string, lines []string) error {
+	for _, line := range lines {
+		if !strings.Contains(info, line+"\r\n") {
+			return fmt.Errorf("it does not say %s", line)
+		}
 	}
 	return nil
 }

@@ -25,15 +25,19 @@ type SentinelProcs struct {
 }
 
 // Sentinel returns a master with one replica under three sentinels. A dead
-// master is replaced after some two seconds. It takes about 1 s to start.
+// master is replaced after some two seconds. It takes XX s to start.
 func Sentinel(t testing.TB) *SentinelProcs {
 	t.Helper()
 	requireServer(t)
 	s := &SentinelProcs{tb: t}
 	ctx := t.Context()
-	master := Server(t)
-	replica := Server(t, "--replicaof", "127.0.0.1 "+fmt.Sprint(master.port.n))
+	master := Server(t, "--repl-diskless-sync-delay", "0")
+	replica := Server(t, "--repl-diskless-sync-delay", "0", "--replicaof", fmt.Sprintf("127.0.0.1 %d", master.port.n))
 	s.data = []*Proc{master, replica}
+	// A sentinel looks at a replica when it starts and then every ten seconds.
+	if err := poll(ctx, func() error { return replica.says(ctx, "replication", "master_link_status:up") }); err != nil {
+		t.Fatal(err)
+	}
 	for {
 		err := s.startSentinels(ctx)
 		if err == nil {
@@ -151,7 +155,8 @@ func (s *SentinelProcs) Master() *Proc {
 }
 
 // KillMaster kills the master and returns it. Restarted after the failover, it
-// becomes a replica.
+// takes itself for a master until a sentinel turns it into a replica, which takes
+// eight seconds and more.
 func (s *SentinelProcs) KillMaster() *Proc {
 	s.tb.Helper()
 	p := s.Master()
