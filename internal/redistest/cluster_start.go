@@ -40,61 +40,58 @@ func (m member) line(flags, master string, epoch int) string {
 		m.id, m.port, m.port+busOffset, flags, master, epoch)
 }
 
+// While the nodes boot, on a machine that may be busy, nobody shall suspect
+// anybody of being dead; afterwards a failover shall begin soon (in milliseconds).
+const (
+	bootNodeTimeout = "30000"
+	nodeTimeout     = "1000"
+)
+
 // startCluster starts a cluster and returns its nodes, masters first, when it
 // serves and every replica is in sync.
 func startCluster(ctx context.Context, masters, replicasEach int) (nodes []*Proc, err error) {
-	for {
-		nodes, err = bootCluster(ctx, masters, replicasEach)
-		if !errors.Is(err, errPortTaken) {
-			return nodes, err
+	err = retryTaken(func() error {
+		nodes = nil
+		for range masters * (1 + replicasEach) {
+			p, err := newProc(
+				"--cluster-enabled", "yes",
+				"--cluster-node-timeout", bootNodeTimeout,
+				"--repl-diskless-sync-delay", "0")
+			if err != nil {
+				closeAll(nodes)
+				return err
+			}
+			nodes = append(nodes, p)
 		}
-	}
+		if err := bootCluster(ctx, nodes, masters); err != nil {
+			closeAll(nodes)
+			return err
+		}
+		return nil
+	})
+	return nodes, err
 }
 
-func bootCluster(ctx context.Context, masters, replicasEach int) (nodes []*Proc, err error) {
-	defer func() {
-		if err != nil {
-			for _, p := range nodes {
-				p.Close()
-			}
-		}
-	}()
-	for range masters * (1 + replicasEach) {
-		dir, err := os.MkdirTemp("", "redistest-")
-		if err != nil {
-			return nodes, fmt.Errorf("redistest: %w", err)
-		}
-		port, err := claimPort()
-		if err != nil {
-			_ = os.RemoveAll(dir)
-			return nodes, err
-		}
-		p := newProc(dir, port,
-			"--cluster-enabled", "yes",
-			"--cluster-node-timeout", "1000",
-			"--repl-diskless-sync-delay", "0")
-		p.cleanup = func() { _ = os.RemoveAll(dir) }
-		nodes = append(nodes, p)
-	}
+func bootCluster(ctx context.Context, nodes []*Proc, masters int) error {
 	ghosts, err := writeNodesConf(nodes, masters)
 	if err != nil {
-		return nodes, err
+		return err
 	}
 	if err := each(nodes, func(_ int, p *Proc) error { return p.run(ctx) }); err != nil {
-		return nodes, err
+		return err
 	}
 	for _, p := range nodes[:masters] {
 		// Taking over before it has looked around, a node would have the delay.
 		if err := poll(ctx, func() error { return p.clusterSays(ctx, "cluster_state:ok") }); err != nil {
-			return nodes, err
+			return err
 		}
 		if err := p.ask(func(rdb *redis.Client) error {
 			return rdb.Do(ctx, "cluster", "failover", "takeover").Err()
 		}); err != nil {
-			return nodes, err
+			return err
 		}
 	}
-	return nodes, each(nodes, func(i int, p *Proc) error {
+	return each(nodes, func(i int, p *Proc) error {
 		for _, g := range ghosts {
 			if err := poll(ctx, func() error { return p.forget(ctx, g) }); err != nil {
 				return err
@@ -104,8 +101,17 @@ func bootCluster(ctx context.Context, masters, replicasEach int) (nodes []*Proc,
 			return p.clusterSays(ctx, "cluster_state:ok", "cluster_slots_ok:16384",
 				fmt.Sprintf("cluster_known_nodes:%d", len(nodes)))
 		})
-		if err != nil || i < masters {
+		if err != nil {
 			return err
+		}
+		p.args = append(p.args, "--cluster-node-timeout", nodeTimeout) // for a Restart
+		if err := p.ask(func(rdb *redis.Client) error {
+			return rdb.ConfigSet(ctx, "cluster-node-timeout", nodeTimeout).Err()
+		}); err != nil {
+			return err
+		}
+		if i < masters {
+			return nil
 		}
 		return poll(ctx, func() error { return p.says(ctx, "replication", "master_link_status:up") })
 	})
@@ -178,4 +184,10 @@ func each(nodes []*Proc, f func(i int, p *Proc) error) error {
 		g.Go(func() error { return f(i, p) })
 	}
 	return g.Wait()
+}
+
+func closeAll(nodes []*Proc) {
+	for _, p := range nodes {
+		p.Close()
+	}
 }

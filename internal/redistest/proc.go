@@ -28,11 +28,10 @@ var errPortTaken = errors.New("port taken")
 // A Proc is a redis-server process of its own. Its methods may be called by
 // several goroutines.
 type Proc struct {
-	dir     string
-	port    port
-	args    []string // of the command line, port included
-	shared  bool     // other tests use the process too
-	cleanup func()   // removes dir
+	dir    string
+	port   port
+	args   []string // of the command line, port included
+	shared bool     // other tests use the process too
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd
@@ -46,29 +45,43 @@ type Proc struct {
 // args (as on redis-server's command line) say otherwise, and works in a
 // directory of its own. On Linux it ends when the calling process ends, however
 // that ends.
-func Start(ctx context.Context, args ...string) (*Proc, error) {
-	dir, err := os.MkdirTemp("", "redistest-")
-	if err != nil {
-		return nil, fmt.Errorf("redistest: %w", err)
-	}
-	for {
-		port, err := claimPort()
-		if err == nil {
-			p := newProc(dir, port, args...)
-			p.cleanup = func() { _ = os.RemoveAll(dir) }
-			if err = p.run(ctx); err == nil {
-				return p, nil
-			}
-			p.port.release()
+func Start(ctx context.Context, args ...string) (p *Proc, err error) {
+	err = retryTaken(func() error {
+		if p, err = newProc(args...); err != nil {
+			return err
 		}
-		if !errors.Is(err, errPortTaken) {
-			_ = os.RemoveAll(dir)
-			return nil, err
+		if err = p.run(ctx); err != nil {
+			p.Close()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// retryTaken calls start until it ends in another way than that somebody took
+// a port between its choice and its use.
+func retryTaken(start func() error) error {
+	for {
+		if err := start(); !errors.Is(err, errPortTaken) {
+			return err
 		}
 	}
 }
 
-func newProc(dir string, port port, args ...string) *Proc {
+// newProc returns a server that is yet to run, with a port and a directory.
+func newProc(args ...string) (*Proc, error) {
+	port, err := claimPort()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "redistest-")
+	if err != nil {
+		port.release()
+		return nil, fmt.Errorf("redistest: %w", err)
+	}
 	defaults := []string{
 		"--port", strconv.Itoa(port.n),
 		"--bind", "127.0.0.1",
@@ -76,7 +89,7 @@ func newProc(dir string, port port, args ...string) *Proc {
 		"--save", "",
 		"--appendonly", "no",
 	}
-	return &Proc{dir: dir, port: port, args: append(defaults, args...), cleanup: func() {}}
+	return &Proc{dir: dir, port: port, args: append(defaults, args...)}, nil
 }
 
 // run starts the process and returns when it serves.
@@ -303,7 +316,7 @@ func (p *Proc) Close() {
 	}
 	p.kill()
 	p.port.release()
-	p.cleanup()
+	_ = os.RemoveAll(p.dir)
 }
 
 // share returns a Proc for one more test on the same process.

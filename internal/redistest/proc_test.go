@@ -4,6 +4,9 @@ import (
 	"context"
 	"net"
 	"os"
+	"slices"
+	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -73,11 +76,29 @@ func TestStartReportsWhatTheServerSays(t *testing.T) {
 	require.ErrorContains(t, err, "Bad directive")
 }
 
-func TestStartTakesAnotherPort(t *testing.T) {
-	requireServer(t)
+func TestATakenPortIsNoticedAndAnotherTried(t *testing.T) {
 	taken := Server(t)
-	p := newProc(t.TempDir(), taken.port)
-	require.ErrorIs(t, p.run(t.Context()), errPortTaken)
+	attempts := 0
+	require.NoError(t, retryTaken(func() error {
+		p, err := newProc()
+		require.NoError(t, err)
+		defer p.Close()
+		if attempts++; attempts == 1 {
+			i := slices.Index(p.args, strconv.Itoa(p.port.n))
+			p.port.release()
+			p.port.n, p.args[i] = taken.port.n, strconv.Itoa(taken.port.n)
+		}
+		return p.run(t.Context())
+	}))
+	require.Equal(t, 2, attempts)
+	require.NoError(t, taken.Client().Ping(t.Context()).Err())
+}
+
+func TestPortsStayClaimedWhileTheServerIsDown(t *testing.T) {
+	s := Server(t)
+	s.Kill()
+	_, err := net.ListenPacket("udp4", s.Addr())
+	require.ErrorIs(t, err, syscall.EADDRINUSE)
 }
 
 func TestCloseLeavesNothing(t *testing.T) {

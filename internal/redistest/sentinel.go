@@ -2,7 +2,6 @@ package redistest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,7 +24,7 @@ type SentinelProcs struct {
 }
 
 // Sentinel returns a master with one replica under three sentinels. A dead
-// master is replaced after some two seconds. It takes XX s to start.
+// master is replaced after some two seconds. It takes about 0.1 s to start.
 func Sentinel(t testing.TB) *SentinelProcs {
 	t.Helper()
 	requireServer(t)
@@ -38,14 +37,8 @@ func Sentinel(t testing.TB) *SentinelProcs {
 	if err := poll(ctx, func() error { return replica.says(ctx, "replication", "master_link_status:up") }); err != nil {
 		t.Fatal(err)
 	}
-	for {
-		err := s.startSentinels(ctx)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, errPortTaken) {
-			t.Fatal(err)
-		}
+	if err := retryTaken(func() error { return s.startSentinels(ctx) }); err != nil {
+		t.Fatal(err)
 	}
 	for _, p := range s.sentinels {
 		t.Cleanup(p.Close)
@@ -59,25 +52,21 @@ func Sentinel(t testing.TB) *SentinelProcs {
 // startSentinels starts sentinels that know each other and the replica from
 // their configuration files: finding out takes them two seconds.
 func (s *SentinelProcs) startSentinels(ctx context.Context) (err error) {
+	s.sentinels = nil
 	defer func() {
 		if err != nil {
-			for _, p := range s.sentinels {
-				p.Close()
-			}
+			closeAll(s.sentinels)
 		}
 	}()
-	s.sentinels = nil
 	var members []member
 	for range sentinels {
-		port, err := claimPort()
+		p, err := newProc()
 		if err != nil {
 			return err
 		}
-		members = append(members, newMember(port.n))
-		dir := s.tb.TempDir()
-		s.sentinels = append(s.sentinels, &Proc{
-			dir: dir, port: port, args: []string{filepath.Join(dir, "sentinel.conf"), "--sentinel"}, cleanup: func() {},
-		})
+		p.args = []string{filepath.Join(p.dir, "sentinel.conf"), "--sentinel"}
+		members = append(members, newMember(p.port.n))
+		s.sentinels = append(s.sentinels, p)
 	}
 	for self, p := range s.sentinels {
 		var b strings.Builder
