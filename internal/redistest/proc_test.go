@@ -2,6 +2,7 @@ package redistest
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 )
 
 func TestKillLosesEverythingAndRestartServesAgain(t *testing.T) {
@@ -48,12 +50,35 @@ func TestServerTakesArguments(t *testing.T) {
 func TestPauseStallsUntilResume(t *testing.T) {
 	s := Server(t)
 	rdb := s.Client(func(o *redis.Options) { o.MaxRetries = -1; o.ReadTimeout = 100 * time.Millisecond })
-	require.NoError(t, rdb.Ping(t.Context()).Err())
-	for range 20 {
-		s.Pause()
-		require.ErrorIs(t, rdb.Incr(t.Context(), "n").Err(), os.ErrDeadlineExceeded)
-		s.Resume()
+	for range 3 {
 		require.NoError(t, rdb.Ping(t.Context()).Err())
+		s.Pause()
+		require.ErrorIs(t, rdb.Ping(t.Context()).Err(), os.ErrDeadlineExceeded)
+		s.Resume()
+	}
+	require.NoError(t, rdb.Ping(t.Context()).Err())
+	s.Pause()
+	s.Kill()
+}
+
+// A busy server is the one that is still at work when kill(2) returns.
+func TestPauseReturnsWhenTheServerHasStopped(t *testing.T) {
+	if !diesWithParent {
+		t.Skip("reads /proc, which is Linux's")
+	}
+	s := Server(t)
+	rdb := s.Client()
+	var g errgroup.Group
+	defer func() { require.NoError(t, g.Wait()) }()
+	g.Go(func() error {
+		return rdb.Eval(t.Context(), `for i = 1, 1000000 do redis.sha1hex('') end return 1`, nil).Err()
+	})
+	for range 50 {
+		s.Pause()
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.PID()))
+		s.Resume()
+		require.NoError(t, err)
+		require.Contains(t, string(stat), ") T ")
 	}
 }
 
