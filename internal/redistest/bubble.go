@@ -35,7 +35,11 @@ func Bubble(t *testing.T, f func(t *testing.T, b *Env)) {
 func (b *Env) Client(modify ...func(*redis.Options)) *redis.Client {
 	dial := func(o *redis.Options) {
 		o.Dialer = func(context.Context, string, string) (net.Conn, error) {
-			return b.Mini.Dial()
+			pipe, err := b.Mini.Dial()
+			if err != nil {
+				return nil, err
+			}
+			return newBufferedConn(pipe), nil
 		}
 	}
 	// An IP address: a name would be looked up by a goroutine of the whole

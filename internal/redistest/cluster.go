@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"os"
 	"sync"
 	"testing"
 
@@ -21,7 +22,7 @@ var sharedCluster = sync.OnceValues(func() ([]*Proc, error) {
 	defer cancel()
 	nodes, err := startCluster(ctx, 1, 0)
 	if err == nil {
-		nodes[0].cleanup()
+		_ = os.RemoveAll(nodes[0].dir)
 	}
 	return nodes, err
 })

@@ -28,11 +28,10 @@ var errPortTaken = errors.New("port taken")
 // A Proc is a redis-server process of its own. Its methods may be called by
 // several goroutines.
 type Proc struct {
-	dir     string
-	port    port
-	args    []string // of the command line, port included
-	shared  bool     // other tests use the process too
-	cleanup func()   // removes dir
+	dir    string
+	port   port
+	args   []string // of the command line, port included
+	shared bool     // other tests use the process too
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd
@@ -46,29 +45,43 @@ type Proc struct {
 // args (as on redis-server's command line) say otherwise, and works in a
 // directory of its own. On Linux it ends when the calling process ends, however
 // that ends.
-func Start(ctx context.Context, args ...string) (*Proc, error) {
-	dir, err := os.MkdirTemp("", "redistest-")
-	if err != nil {
-		return nil, fmt.Errorf("redistest: %w", err)
-	}
-	for {
-		port, err := claimPort()
-		if err == nil {
-			p := newProc(dir, port, args...)
-			p.cleanup = func() { _ = os.RemoveAll(dir) }
-			if err = p.run(ctx); err == nil {
-				return p, nil
-			}
-			p.port.release()
+func Start(ctx context.Context, args ...string) (p *Proc, err error) {
+	err = retryTaken(func() error {
+		if p, err = newProc(args...); err != nil {
+			return err
 		}
-		if !errors.Is(err, errPortTaken) {
-			_ = os.RemoveAll(dir)
-			return nil, err
+		if err = p.run(ctx); err != nil {
+			p.Close()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// retryTaken calls start until it ends in another way than that somebody took
+// a port between its choice and its use.
+func retryTaken(start func() error) error {
+	for {
+		if err := start(); !errors.Is(err, errPortTaken) {
+			return err
 		}
 	}
 }
 
-func newProc(dir string, port port, args ...string) *Proc {
+// newProc returns a server that is yet to run, with a port and a directory.
+func newProc(args ...string) (*Proc, error) {
+	port, err := claimPort()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "redistest-")
+	if err != nil {
+		port.release()
+		return nil, fmt.Errorf("redistest: %w", err)
+	}
 	defaults := []string{
 		"--port", strconv.Itoa(port.n),
 		"--bind", "127.0.0.1",
@@ -76,7 +89,7 @@ func newProc(dir string, port port, args ...string) *Proc {
 		"--save", "",
 		"--appendonly", "no",
 	}
-	return &Proc{dir: dir, port: port, args: append(defaults, args...), cleanup: func() {}}
+	return &Proc{dir: dir, port: port, args: append(defaults, args...)}, nil
 }
 
 // run starts the process and returns when it serves.
@@ -117,24 +130,16 @@ func (p *Proc) run(ctx context.Context) error {
 // awaitReady returns nil when the process pid answers on the port with its
 // data loaded; it does not fall for another process that has the port.
 func (p *Proc) awaitReady(ctx context.Context, pid int) error {
-	rdb := redis.NewClient(&redis.Options{Addr: p.Addr(), DialerRetries: 1, MaxRetries: -1})
-	defer func() { _ = rdb.Close() }()
 	return poll(ctx, func() error {
-		conn, err := net.Dial("tcp4", p.Addr()) // the client would log each refusal
+		conn, err := net.DialTimeout("tcp4", p.Addr(), time.Second) // the client would log each refusal
 		if err != nil {
 			return err
 		}
 		_ = conn.Close()
-		info, err := rdb.Info(ctx).Result()
-		switch {
-		case err != nil:
+		if err := p.says(ctx, "server", "process_id:"+strconv.Itoa(pid)); err != nil {
 			return err
-		case !strings.Contains(info, "process_id:"+strconv.Itoa(pid)+"\r"):
-			return errors.New("another server answers on the port")
-		case strings.Contains(info, "loading:1\r"):
-			return errors.New("loading")
 		}
-		return nil
+		return p.ask(func(rdb *redis.Client) error { return rdb.Ping(ctx).Err() }) // LOADING
 	})
 }
 
@@ -193,11 +198,13 @@ func (p *Proc) Client(modify ...func(*redis.Options)) *redis.Client {
 // ("evalsha", "config|get"), including runs that failed. What a script calls
 // counts as well: to count runs of a script, count a command that it alone uses.
 func (p *Proc) Executions(ctx context.Context, command string) (int, error) {
-	rdb := newClient(p.Addr(), nil)
-	defer func() { _ = rdb.Close() }()
-	info, err := rdb.Info(ctx, "commandstats").Result()
+	var info string
+	err := p.ask(func(rdb *redis.Client) (err error) {
+		info, err = rdb.Info(ctx, "commandstats").Result()
+		return err
+	})
 	if err != nil {
-		return 0, fmt.Errorf("redistest: %w", err)
+		return 0, err
 	}
 	for line := range strings.Lines(info) {
 		if rest, ok := strings.CutPrefix(line, "cmdstat_"+strings.ToLower(command)+":calls="); ok {
@@ -208,12 +215,35 @@ func (p *Proc) Executions(ctx context.Context, command string) (int, error) {
 	return 0, nil
 }
 
-// do runs one command.
-func (p *Proc) do(ctx context.Context, args ...any) error {
-	rdb := newClient(p.Addr(), nil)
+// ask calls f with a client for the harness's own questions: it gives up soon
+// on a server that is down or paused.
+func (p *Proc) ask(f func(rdb *redis.Client) error) error {
+	rdb := redis.NewClient(&redis.Options{
+		Addr: p.Addr(), DialerRetries: 1, MaxRetries: -1, ReadTimeout: time.Second, PoolSize: 1,
+	})
 	defer func() { _ = rdb.Close() }()
-	if err := rdb.Do(ctx, args...).Err(); err != nil {
-		return fmt.Errorf("redistest: %v on %s: %w", args, p.Addr(), err)
+	if err := f(rdb); err != nil {
+		return fmt.Errorf("redistest: %s: %w", p.Addr(), err)
+	}
+	return nil
+}
+
+// says returns nil when all lines are in that section of p's INFO.
+func (p *Proc) says(ctx context.Context, section string, lines ...string) error {
+	return p.ask(func(rdb *redis.Client) error {
+		info, err := rdb.Info(ctx, section).Result()
+		if err != nil {
+			return err
+		}
+		return hasLines(info, lines)
+	})
+}
+
+func hasLines(info string, lines []string) error {
+	for _, line := range lines {
+		if !strings.Contains(info, line+"\r\n") {
+			return fmt.Errorf("it does not say %s", line)
+		}
 	}
 	return nil
 }
@@ -286,7 +316,7 @@ func (p *Proc) Close() {
 	}
 	p.kill()
 	p.port.release()
-	p.cleanup()
+	_ = os.RemoveAll(p.dir)
 }
 
 // share returns a Proc for one more test on the same process.

@@ -61,7 +61,7 @@ var shared = sync.OnceValues(func() (*Proc, error) {
 	defer cancel()
 	p, err := Start(ctx)
 	if err == nil {
-		p.cleanup()
+		_ = os.RemoveAll(p.dir)
 	}
 	return p, err
 })
