@@ -184,7 +184,8 @@ func TestAnIDThatWaitsOrFliesIsJoinedAndAfterwardsSentAnew(t *testing.T) {
 		ok(t, a1, "a1", ms)
 		ok(t, a2, "a1", ms)
 		ok(t, elsewhere, "a3", ms)
-		a4 := launch(t.Context(), g, "l", "a", "a4", 1) // while b flies
+		synctest.Wait() // b flies
+		a4 := launch(t.Context(), g, "l", "a", "a4", 1)
 		ok(t, b1, "b1", 2*ms)
 		ok(t, b2, "b1", 2*ms)
 		ok(t, a4, "a4", 2*ms)
