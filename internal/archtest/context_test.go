@@ -2,6 +2,7 @@ package archtest
 
 import (
 	"go/ast"
+	"path"
 	"slices"
 	"strings"
 )
@@ -32,6 +33,7 @@ var contextOrigin = rule{
 // that they themselves end.
 var mayStoreContext = []string{
 	"internal/lifetime.Group",
+	"internal/coalesce.flight", // of its own: serves flight after flight until one is abandoned
 }
 
 // A stored context is cancelled for a caller who is long gone, or never.
@@ -87,13 +89,13 @@ var sleepless = rule{
 // machine. In a synctest bubble time is virtual, and sleeping is exact.
 //
 // It guesses: a top-level Test, Fuzz or Benchmark function may sleep if it
-// speaks of synctest or of redistest.Bubble itself, any other function if
-// its file does.
+// calls synctest, redistest.Bubble or a helper of that name itself, any other
+// function if its file does. In a file called bench… a sleep stands for a round trip.
 var testSleeps = rule{
 	name: "no sleep in tests",
 	judge: func(t *tree) (bad []string) {
 		for _, f := range t.files {
-			if !f.test || f.kind == nested {
+			if !f.test || f.kind == nested || strings.HasPrefix(path.Base(f.path), "bench") {
 				continue
 			}
 			for _, d := range f.syntax.Decls {
@@ -129,10 +131,10 @@ func (f *file) bubbles(n ast.Node) bool {
 	found := false
 	calls(n, func(call *ast.CallExpr) {
 		pkg, name := f.callee(call)
-		found = found || pkg == "testing/synctest" || name == "Bubble"
-		if id, ok := call.Fun.(*ast.Ident); ok && id.Name == "Bubble" { // redistest's own tests
-			found = true
+		if id, ok := call.Fun.(*ast.Ident); ok {
+			name = id.Name
 		}
+		found = found || pkg == "testing/synctest" || strings.Contains(strings.ToLower(name), "bubble")
 	})
 	return found
 }

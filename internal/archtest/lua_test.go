@@ -13,7 +13,9 @@ type luaFile struct {
 	path, text string
 	header     map[string]string // the opening comment, by its words: KEYS, ARGV, …
 	tokens     []luaToken
+	scope      []*luaFile // itself and the preludes beside it, which may stand before it
 	calls      []luaCall
+	commandVar map[string]bool // parameters that hold a command: see wrappers
 }
 
 type luaToken struct {
@@ -22,8 +24,8 @@ type luaToken struct {
 	str  bool
 }
 
-// A luaCall is a call of redis.call or redis.pcall, also under another name:
-// local call = redis.call.
+// A luaCall is a call of redis.call or redis.pcall, also by another name:
+// local call = redis.call, or function write(command, …) that calls it.
 type luaCall struct {
 	line int
 	args [][]luaToken
@@ -33,12 +35,12 @@ type luaCall struct {
 // stands before several scripts; it has no keys of its own.
 var (
 	headerWords = []string{"KEYS", "ARGV", "Returns", "Derived", "Retry"}
-	headerLine  = regexp.MustCompile(`^--\s*(KEYS|ARGV|Returns|Derived|Retry|Prelude)\b:?\s*(.*)$`)
+	headerLine  = regexp.MustCompile(`^-- (KEYS|ARGV|Returns|Derived|Retry|Prelude)\b:?\s*(.*)$`)
 	luaTokens   = regexp.MustCompile(`(?s)^(?:\s+|(--\[\[.*?\]\]|--[^\n]*)|(\[\[.*?\]\]|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|([A-Za-z_][A-Za-z0-9_]*|0x[0-9a-fA-F]+|[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|\.\.\.|\.\.|==|~=|<=|>=|.))`)
 )
 
 func parseLua(name, text string) *luaFile {
-	l := &luaFile{path: name, text: text, header: map[string]string{}}
+	l := &luaFile{path: name, text: text, header: map[string]string{}, commandVar: map[string]bool{}}
 	word := ""
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
@@ -66,8 +68,22 @@ func parseLua(name, text string) *luaFile {
 		line += strings.Count(m[0], "\n")
 		rest = rest[len(m[0]):]
 	}
-	l.findCalls()
 	return l
+}
+
+// joinLua gives each file its scope, and finds the calls.
+func joinLua(files []*luaFile) {
+	for _, l := range files {
+		l.scope = []*luaFile{l}
+		for _, p := range files {
+			if p != l && p.header["Prelude"] != "" && p.dir() == l.dir() {
+				l.scope = append(l.scope, p)
+			}
+		}
+	}
+	for _, l := range files {
+		l.findCalls()
+	}
 }
 
 // is reports whether the tokens from i on are want, none of them a string.
@@ -86,14 +102,21 @@ func (l *luaFile) redisCall(i int) bool {
 
 func (l *luaFile) findCalls() {
 	aliases := map[string]bool{}
-	for i := range l.tokens {
-		if l.is(i, "local") && l.is(i+2, "=") && l.redisCall(i+3) && !l.is(i+6, "(") {
-			aliases[l.tokens[i+1].text] = true
+	for _, in := range l.scope {
+		for _, a := range in.assignments() {
+			if v := a.value; len(v) == 3 && v[0].text == "redis" && (v[2].text == "call" || v[2].text == "pcall") {
+				aliases[a.name] = true
+			}
 		}
+	}
+	for _, in := range l.scope {
+		in.wrappers(aliases, l.commandVar)
+	}
+	for i := range l.tokens {
 		open := 0
 		if l.redisCall(i) && l.is(i+3, "(") {
 			open = i + 3
-		} else if !l.tokens[i].str && aliases[l.tokens[i].text] && !l.is(i-1, ".") && l.is(i+1, "(") {
+		} else if !l.tokens[i].str && aliases[l.tokens[i].text] && !l.is(i-1, ".") && !l.is(i-1, "function") && l.is(i+1, "(") {
 			open = i + 1
 		}
 		if open == 0 {
@@ -137,31 +160,131 @@ func has(tokens []luaToken, word string) bool {
 	return slices.ContainsFunc(tokens, func(t luaToken) bool { return !t.str && t.text == word })
 }
 
-// reach returns expr and the values of the local variables in it, and of those
-// in them. A variable that is assigned twice has both values.
-func (l *luaFile) reach(expr []luaToken) []luaToken {
-	values := map[string][]luaToken{}
-	for i := 1; i < len(l.tokens)-1; i++ {
-		if !l.is(i, "=") || l.is(i-2, ".") || l.is(i-1, "]") {
+// wrappers adds to aliases the functions that hand their first parameter to a
+// command call as the command, and to params the names of those parameters.
+func (l *luaFile) wrappers(aliases, params map[string]bool) {
+	for i := range l.tokens {
+		if !l.is(i, "function") || !l.is(i+2, "(") || i+3 >= len(l.tokens) {
 			continue
 		}
-		name := l.tokens[i-1].text
-		for j := i + 1; j < len(l.tokens) && l.tokens[j].line == l.tokens[i].line; j++ {
-			values[name] = append(values[name], l.tokens[j])
+		name, param := l.tokens[i+1].text, l.tokens[i+3].text
+		for j := i + 4; j < len(l.tokens) && !l.is(j, "function"); j++ {
+			if (aliases[l.tokens[j].text] || l.redisCall(j-2)) && l.is(j+1, "(", param, ",") {
+				aliases[name], params[param] = true, true
+			}
+		}
+	}
+}
+
+type luaAssignment struct {
+	name  string
+	value []luaToken
+}
+
+// assignments returns what is assigned to names, each name with its value or, where
+// values are not one a name, with all of them. A value ends with its line.
+func (l *luaFile) assignments() []luaAssignment {
+	var out []luaAssignment
+	braces := 0 // within them, = names a field
+	for i, tok := range l.tokens {
+		if !tok.str && tok.text == "{" {
+			braces++
+		}
+		if !tok.str && tok.text == "}" {
+			braces--
+		}
+		if braces > 0 || !l.is(i, "=") || i == 0 || l.is(i-1, "]") || l.is(i-2, ".") {
+			continue
+		}
+		names := []string{l.tokens[i-1].text}
+		for j := i - 2; j > 0 && l.is(j, ",") && !l.is(j-1, "]"); j -= 2 {
+			names = append([]string{l.tokens[j-1].text}, names...)
+		}
+		values := [][]luaToken{nil}
+		for j, depth := i+1, 0; j < len(l.tokens) && l.tokens[j].line == l.tokens[i].line; j++ {
+			tok := l.tokens[j]
+			if !tok.str && slices.Contains([]string{";", "local", "do", "then", "end", "return"}, tok.text) {
+				break
+			}
+			if !tok.str && strings.Contains("([{", tok.text) {
+				depth++
+			}
+			if !tok.str && strings.Contains(")]}", tok.text) {
+				depth--
+			}
+			if depth == 0 && !tok.str && tok.text == "," {
+				values = append(values, nil)
+				continue
+			}
+			values[len(values)-1] = append(values[len(values)-1], tok)
+		}
+		for k, name := range names {
+			value := slices.Concat(values...)
+			if len(values) == len(names) {
+				value = values[k]
+			}
+			out = append(out, luaAssignment{name, value})
+		}
+	}
+	return out
+}
+
+// reach returns expr and the values of the variables in it, and of those in
+// them. A variable that is assigned twice has both values. Which of the KEYS it
+// is does not count, nor what a function is given: its result is another value,
+// unless it only puts strings together. Nor do numbers.
+func (l *luaFile) reach(expr []luaToken) []luaToken {
+	values := map[string][]luaToken{}
+	for _, in := range l.scope {
+		for _, a := range in.assignments() {
+			if v := ownParts(a.value); !slices.ContainsFunc(arithmetic, func(op string) bool { return has(v, op) }) {
+				values[a.name] = append(values[a.name], v...)
+			}
 		}
 	}
 	seen := map[string]bool{}
-	out := slices.Clone(expr)
+	out := ownParts(expr)
 	for i := 0; i < len(out); i++ {
-		name := out[i].text
-		// What is indexed or called gives another value: now[1], f(x).
-		if out[i].str || seen[name] || values[name] == nil {
-			continue
+		if name := out[i].text; !out[i].str && !seen[name] {
+			seen[name] = true
+			out = append(out, values[name]...)
 		}
-		seen[name] = true
-		out = append(out, values[name]...)
 	}
 	return out
+}
+
+var arithmetic = []string{"+", "-", "*", "/", "%", "#", "==", "~=", "<", ">", "<=", ">=", "not"}
+
+// ownParts returns expr without indexes of KEYS and calls of functions.
+func ownParts(expr []luaToken) []luaToken {
+	var out []luaToken
+	skip := 0 // depth of brackets in what is left out
+	for i, tok := range expr {
+		opens := !tok.str && strings.Contains("([{", tok.text)
+		if skip == 0 && opens && i > 0 && !expr[i-1].str {
+			before := expr[i-1].text
+			call := tok.text == "(" && isName(before) && before != "format" && before != "concat"
+			if call || before == "KEYS" {
+				if skip = 1; call {
+					out = out[:len(out)-1]
+				}
+				continue
+			}
+		}
+		switch {
+		case skip == 0:
+			out = append(out, tok)
+		case opens:
+			skip++
+		case !tok.str && strings.Contains(")]}", tok.text):
+			skip--
+		}
+	}
+	return out
+}
+
+func isName(s string) bool {
+	return s[0] == '_' || s[0]|0x20 >= 'a' && s[0]|0x20 <= 'z'
 }
 
 // dir is the directory of the file.

@@ -199,6 +199,9 @@ var luaCommands = rule{
 		for _, l := range t.lua {
 			for _, c := range l.calls {
 				name, ok := c.command()
+				if !ok && len(c.args[0]) == 1 && l.commandVar[c.args[0][0].text] {
+					continue // judged where the command is given
+				}
 				if !ok {
 					bad = append(bad, l.at(c.line, "the command is no literal: no rule can see what runs"))
 					continue
@@ -222,8 +225,14 @@ var luaCommands = rule{
 					bad = append(bad, l.at(c.line, "SET with NX and GET is an error before Redis 7.0"))
 				}
 			}
+			named := map[luaToken]bool{} // where local call = redis.call stands
+			for _, a := range l.assignments() {
+				if len(a.value) == 3 {
+					named[a.value[0]] = true
+				}
+			}
 			for i := range l.tokens {
-				if l.redisCall(i) && !l.is(i+3, "(") && !(l.is(i-3, "local") && l.is(i-1, "=")) {
+				if l.redisCall(i) && !l.is(i+3, "(") && !named[l.tokens[i]] {
 					bad = append(bad, l.at(l.tokens[i].line, "redis.call is handed on: call it here, or name it with local call = redis.call"))
 				}
 			}
@@ -234,8 +243,13 @@ var luaCommands = rule{
 		{"unknown", luaBody("return redis.call('BITFIELD', KEYS[1])"), "acquire.lua:6: BITFIELD is not among"},
 		{"pcall, lower case", luaBody("return redis.pcall(\n'sintercard', 1, KEYS[1])"), "SINTERCARD is not among"},
 		{"alias", luaBody("local call = redis.call\nreturn call('LMPOP', 1, KEYS[1])"), "acquire.lua:7: LMPOP is not among"},
+		{"alias of a prelude", map[string]string{
+			"lock/prelude.lua": "-- Prelude: names\nlocal call, format = redis.call, string.format\n",
+			"lock/acquire.lua": good["lock/acquire.lua"] + "return call('LMPOP', 1, KEYS[1])\n",
+		}, "acquire.lua:11: LMPOP is not among"},
 		{"flag", luaBody("return redis.call('EXPIRE', KEYS[1], 1, 'NX')"), "EXPIRE has no flag NX"},
 		{"flags together", luaBody("return redis.call('SET', KEYS[1], 1, 'NX', 'GET')"), "before Redis 7.0"},
+		{"wrapped", luaBody("local function write(command, key) redis.call(command, key) end\nwrite('LMPOP', KEYS[1])"), "acquire.lua:7: LMPOP is not among"},
 		{"computed", luaBody("return redis.call(ARGV[1], KEYS[1])"), "no literal"},
 		{"handed on", luaBody("return pcall(redis.call, 'GET', KEYS[1])"), "handed on"},
 	},
@@ -281,14 +295,17 @@ var keyAt = map[string]int{"TIME": 0, "PUBLISH": 0, "XGROUP": 2}
 // A key that is made from ARGV is one that Redis Cluster never saw, perhaps of
 // another slot. A key made from others is Derived, and the header says so.
 //
-// It follows local variables by name, one value a line; it does not follow
-// function arguments or tables that are filled in a loop.
+// It follows variables by name, also those of a prelude; it does not follow
+// function arguments, nor tables that are filled in a loop.
 var luaKeys = rule{
 	name: "keys of scripts",
 	judge: func(t *tree) (bad []string) {
 		for _, l := range t.lua {
 			for _, c := range l.calls {
-				name, _ := c.command()
+				name, ok := c.command()
+				if !ok {
+					continue
+				}
 				at, ok := keyAt[name]
 				if !ok {
 					at = 1
@@ -310,6 +327,8 @@ var luaKeys = rule{
 		{"directly", luaBody("return redis.call('GET', ARGV[1])"), "acquire.lua:6: the key of GET comes from ARGV"},
 		{"concatenated", luaBody("return redis.call('GET', KEYS[1] .. ARGV[1])"), "comes from ARGV"},
 		{"through a local", luaBody("local k = KEYS[1] .. ':' .. ARGV[1]\nreturn redis.call('GET', k)"), "comes from ARGV"},
+		{"formatted", luaBody("local k = string.format('%s:%s', KEYS[1], ARGV[1])\nreturn redis.call('GET', k)"), "comes from ARGV"},
+		{"among others", luaBody("local k, v = ARGV[1], KEYS[1]\nreturn redis.call('SET', k, v)"), "comes from ARGV"},
 		{"undeclared", luaBody("local k = KEYS[1] .. ':x'\nreturn redis.call('GET', k)"), "name it under Derived"},
 	},
 }

@@ -186,7 +186,7 @@ var noLeaks = rule{
 						}
 						_, isStruct := ts.Type.(*ast.StructType)
 						for _, field := range fields {
-							if isStruct && len(field.Names) == 0 {
+							if isStruct && len(field.Names) == 0 && hasMethods(files, field.Type) {
 								bad = append(bad, t.at(field, "%s embeds a type and so exports its methods: give the field a name", ts.Name.Name))
 							}
 							if len(field.Names) > 0 && (isStruct || field.Names[0].Name == "Now") && f.givesTime(field.Type) && field.Names[0].IsExported() {
@@ -202,9 +202,30 @@ var noLeaks = rule{
 	broken: []control{
 		{"mutex", shapeIs("// T is.\ntype T struct{ sync.Mutex }"), "T embeds a type"},
 		{"client", shapeIs("// T is.\ntype T struct{ *redis.Client }"), "T embeds a type"},
+		{"own type", shapeIs("// T is.\ntype T struct{ Locker }"), "T embeds a type"},
 		{"func", map[string]string{"lock/c.go": "package lock\nimport \"time\"\ntype T struct{ Clock func() time.Time }\n"}, "T.Clock is a clock"},
 		{"interface", map[string]string{"lock/c.go": "package lock\nimport \"time\"\ntype Clock interface{ Now() time.Time }\n"}, "Clock.Now is a clock"},
 	},
+}
+
+// hasMethods reports whether e is a type of another package, or one of files'
+// own with methods.
+func hasMethods(files []*file, e ast.Expr) bool {
+	if star, ok := e.(*ast.StarExpr); ok {
+		e = star.X
+	}
+	id, ok := e.(*ast.Ident)
+	if !ok || id.Name == "error" {
+		return true
+	}
+	for _, f := range files {
+		for _, d := range f.syntax.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv != nil && receiver(fn) == id.Name {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // givesTime reports whether e is func() time.Time.

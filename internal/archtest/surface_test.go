@@ -196,10 +196,14 @@ var shownInExamples = rule{
 					}
 				}
 			}
+			var missing []string
 			for _, e := range all {
 				if _, ok := shown[e.ident]; !ok && !standardMethod(e) {
-					bad = append(bad, t.at(e.node, "%s is in no Example of %s and in no program of examples/: show its use, or unexport it", e.name, dir))
+					missing = append(missing, e.name)
 				}
+			}
+			if len(missing) > 0 {
+				bad = append(bad, fmt.Sprintf("%s: in no Example and in no program of examples/: show its use there, or unexport it: %s", dir, strings.Join(missing, " ")))
 			}
 		}
 		return bad

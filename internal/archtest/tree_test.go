@@ -97,6 +97,7 @@ func load(fsys fs.FS) (*tree, error) {
 	}
 	slices.SortFunc(t.files, func(a, b *file) int { return strings.Compare(a.path, b.path) })
 	slices.SortFunc(t.lua, func(a, b *luaFile) int { return strings.Compare(a.path, b.path) })
+	joinLua(t.lua)
 	return t, nil
 }
 
