@@ -1,0 +1,185 @@
+package stock
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/spillway-go/spillway/internal/script"
+)
+
+//go:embed drop.lua
+var dropLua string
+
+var dropScript = script.New(script.State, dropLua)
+
+// Halt refuses new orders with ErrHalted, in every process, until Resume; the
+// reason, 1 to 256 bytes, is told to each caller. Confirms, cancels, restocks and the
+// release of holds go on. One round trip.
+func (a *Activity) Halt(ctx context.Context, reason string) error {
+	if err := checkID("reason", reason); err != nil {
+		return err
+	}
+	// Setting a constant twice is setting it once: no script needed.
+	return a.adminError(a.rdb.HSet(ctx, a.keys.levels, "@halt", reason).Err())
+}
+
+// Resume ends a Halt.
+func (a *Activity) Resume(ctx context.Context) error {
+	return a.adminError(a.rdb.HDel(ctx, a.keys.levels, "@halt").Err())
+}
+
+// Allow names users who may order where Options.EligibleOnly is set. One round
+// trip per thousand.
+func (a *Activity) Allow(ctx context.Context, users ...string) error {
+	for _, u := range users {
+		if err := checkID("user", u); err != nil {
+			return err
+		}
+	}
+	for part := range slices.Chunk(users, 1000) {
+		members := make([]any, len(part))
+		for i := range part {
+			members[i] = part[i]
+		}
+		if err := a.rdb.SAdd(ctx, a.keys.users, members...).Err(); err != nil {
+			return a.adminError(err)
+		}
+	}
+	return nil
+}
+
+// Drop deletes the activity: stock, orders, holds and journal. Redis frees the
+// memory in the background. One round trip.
+func (a *Activity) Drop(ctx context.Context) error {
+	_, err := dropScript.Run(ctx, a.rdb, script.Call{Keys: a.keys.all})
+	if err != nil {
+		return fmt.Errorf("stock: activity %q: %w", a.name, err)
+	}
+	return nil
+}
+
+// adminError names what failed in a command that may be repeated at will.
+func (a *Activity) adminError(err error) error {
+	if err == nil {
+		return nil
+	}
+	var reply redis.Error
+	if errors.As(err, &reply) { // Redis answered, and did not do it
+		return fmt.Errorf("stock: activity %q: %w: %w", a.name, ErrUnavailable, err)
+	}
+	return fmt.Errorf("stock: activity %q: %w: %w", a.name, ErrUnknown, err)
+}
+
+// A Hold is an open reservation.
+type Hold struct {
+	Ref
+	Items   []Item
+	Expires time.Time
+}
+
+// Holds returns the open reservations in no order, while they change: one that is
+// open all the while is returned at least once. An error ends the sequence. One
+// round trip per some hundred holds.
+func (a *Activity) Holds(ctx context.Context) iter.Seq2[Hold, error] {
+	return func(yield func(Hold, error) bool) {
+		cursor := uint64(0)
+		for {
+			fields, next, err := a.rdb.HScan(ctx, a.keys.holds, cursor, "", 200).Result()
+			if err != nil {
+				yield(Hold{}, a.readError(err))
+				return
+			}
+			for i := 0; i+1 < len(fields); i += 2 {
+				rec, err := parseRecord(fields[i+1])
+				if err != nil {
+					yield(Hold{}, err)
+					return
+				}
+				field := reader{rest: fields[i]}
+				h := Hold{Ref: Ref{ID: field.field(), User: rec.user}, Items: rec.granted, Expires: rec.due}
+				if !yield(h, nil) {
+					return
+				}
+			}
+			if next == 0 {
+				return
+			}
+			cursor = next
+		}
+	}
+}
+
+// Info is what Redis says of an activity as a whole.
+type Info struct {
+	Loaded    bool
+	Halted    string    // the reason, or empty
+	OpenHolds int64     // reservations neither ended nor released
+	NextDue   time.Time // when the next hold ends; zero if none does
+	Entries   int64     // in the journal
+	LastEntry string    // id of the newest
+}
+
+// Inspect asks Redis about the activity. One round trip.
+func (a *Activity) Inspect(ctx context.Context) (Info, error) {
+	pipe := a.rdb.Pipeline()
+	meta := pipe.HMGet(ctx, a.keys.levels, "@", "@halt")
+	entries := pipe.XLen(ctx, a.keys.stream)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return Info{}, a.readError(err)
+	}
+	info := Info{Entries: entries.Val()}
+	info.Halted, _ = meta.Val()[1].(string)
+	packed, ok := meta.Val()[0].(string)
+	if !ok {
+		return info, nil
+	}
+	f := strings.Fields(packed) // gen gen_at seen due open cursor last
+	if len(f) != 7 {
+		return info, fmt.Errorf("stock: activity %q: cannot read %q, written by another version?", a.name, packed)
+	}
+	info.Loaded, info.LastEntry = true, f[6]
+	info.OpenHolds, _ = strconv.ParseInt(f[4], 10, 64)
+	if ms, _ := strconv.ParseInt(f[3], 10, 64); ms > 0 {
+		info.NextDue = time.UnixMilli(ms)
+	}
+	return info, nil
+}
+
+// Stats are counters of this process since New.
+type Stats struct {
+	Calls          uint64 // that went to Redis
+	Batches        uint64 // round trips that carried them
+	Joined         uint64 // calls that shared an identical call on its way
+	FromMemory     uint64 // orders answered "sold out" without asking Redis
+	Insufficient   uint64 // orders that Redis answered so
+	Unknown        uint64 // calls that ended in ErrUnknown
+	Overloaded     uint64 // calls refused because too many were waiting
+	Events         uint64 // crossings told to this process
+	Failures       uint64 // of background work, all tried again
+	PendingCancels int    // cancels waiting for Redis to have memory again
+}
+
+type counters struct {
+	fromMemory, insufficient, unknown, events, failures atomic.Uint64
+}
+
+// Stats returns the counters, without I/O.
+func (a *Activity) Stats() Stats {
+	g := a.group.Stats()
+	return Stats{
+		Calls: g.Items, Batches: g.Flights, Joined: g.Joined, Overloaded: g.Overloaded,
+		FromMemory: a.stats.fromMemory.Load(), Insufficient: a.stats.insufficient.Load(),
+		Unknown: a.stats.unknown.Load(), Events: a.stats.events.Load(), Failures: a.stats.failures.Load(),
+		PendingCancels: a.undone.len(),
+	}
+}

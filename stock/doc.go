@@ -1,0 +1,2 @@
+// Package stock sells what there is and never more.
+package stock

@@ -1,0 +1,404 @@
+package stock
+
+import (
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/spillway-go/spillway/internal/coalesce"
+	"github.com/spillway-go/spillway/internal/script"
+)
+
+var (
+	//go:embed read.lua
+	readLua string
+	//go:embed note.lua
+	noteLua string
+	//go:embed settled.lua
+	settledLua string
+	//go:embed settle.lua
+	settleLua string
+
+	settleScript = script.New(script.Token, readLua, noteLua, settledLua, settleLua)
+)
+
+// An op is one call as settle.lua takes it.
+type op struct {
+	verb   byte   // D R P Q orders, C confirm, X cancel, S status, A restock, L load
+	text   string // verb field body: equal for equal calls
+	field  string // of the record; a part of text
+	body   string // what the id stands for; a part of text
+	id     string
+	user   string
+	items  []Item
+	reason string
+}
+
+// newOp writes the call down once, as the journal will have it; field and body are
+// parts of that string. The separator keeps order ids (':') and restock ids ('+')
+// apart.
+func newOp(verb, separator byte, id, user string, items []Item) *op {
+	size := 16 + len(id) + len(user)
+	for i := range items {
+		size += len(items[i].SKU) + 12
+	}
+	b := make([]byte, 0, size)
+	b = append(b, verb)
+	b = strconv.AppendInt(b, int64(len(id)), 10)
+	b = append(b, separator)
+	b = append(b, id...)
+	body := len(b)
+	if items == nil {
+		b = append(b, '-')
+	} else {
+		b = append(b, verb)
+	}
+	b = appendNetstring(b, user)
+	b = appendItems(b, items)
+	text := string(b)
+	return &op{verb: verb, id: id, text: text, field: text[1:body], body: text[body:], user: user, items: items}
+}
+
+// An outcome is the answer to one op.
+type outcome struct {
+	code   int64
+	record string // of the id, where the script sent it
+	sku    string
+	a, b   int64 // figures of a refusal
+	us     int64 // server time
+	err    error // this op alone failed
+}
+
+// The codes of settle.lua's verdicts.
+const (
+	codeDone = iota
+	codeReplay
+	codeConflict
+	codeHalted
+	codeNotOpen
+	codeEnded
+	codeNotEligible
+	codeNoSKU
+	codeInsufficient
+	codeLimit
+	codeNotFound
+	codeOverflow   = 13
+	codeSuperseded = 14 // an attempt of a call that was answered meanwhile: nobody listens
+)
+
+// do settles o together with the calls of other goroutines.
+func (a *Activity) do(ctx context.Context, o *op) (Result, error) {
+	var out outcome
+	var err error
+	if a.opts.Unmerged {
+		out, err = a.alone(ctx, o)
+	} else {
+		id := o.text
+		if o.reason != "" {
+			id = "" // two reasons are two calls
+		}
+		out, err = a.group.Do(ctx, "", id, o, len(o.text)+24)
+	}
+	if err == nil {
+		err = out.err
+	}
+	if err != nil {
+		err = a.failure(o, err)
+		return Result{}, err
+	}
+	a.doubts.clear(o.field)
+	return a.result(o, out)
+}
+
+// failure names what happened to a call that got no answer.
+func (a *Activity) failure(o *op, err error) error {
+	switch {
+	case errors.Is(err, coalesce.ErrClosed):
+		return fmt.Errorf("%w: activity %q", ErrClosed, a.name)
+	case errors.Is(err, coalesce.ErrUnsent):
+		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case errors.Is(err, coalesce.ErrUnknown):
+		err = fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	if errors.Is(err, ErrUnknown) {
+		a.doubts.add(o.field, a.opts.Retention)
+		a.stats.unknown.Add(1)
+	}
+	return fmt.Errorf("stock: activity %q, id %q: %w", a.name, o.id, err)
+}
+
+// result tells the caller of o what out means.
+func (a *Activity) result(o *op, out outcome) (Result, error) {
+	res := Result{At: time.UnixMicro(out.us)}
+	switch out.code {
+	case codeDone, codeReplay:
+		res.Replayed = out.code == codeReplay
+		if out.record == "" { // an order or restock granted in full
+			res.Items = o.items
+			switch o.verb {
+			case 'R', 'Q':
+				res.State, res.Expires = Reserved, time.UnixMilli(out.us/1000).Add(a.opts.Hold)
+			case 'D', 'P':
+				res.State = Sold
+			}
+			return res, nil
+		}
+		rec, err := parseRecord(out.record)
+		if err != nil {
+			return res, err
+		}
+		if rec.state == restocked {
+			res.Items = rec.granted
+			return res, nil
+		}
+		res.State, res.Items, res.Missing, res.Expires = rec.state, rec.granted, rec.missing(), rec.due
+		return res, a.wrap(o, ended(o.verb, rec.state))
+	case codeConflict:
+		if out.sku != "" {
+			return res, a.wrap(o, fmt.Errorf("%w: sku %q was loaded with %d units", ErrConflict, out.sku, out.a))
+		}
+		return res, a.wrap(o, ErrConflict)
+	case codeHalted:
+		return res, a.wrap(o, fmt.Errorf("%w: %s", ErrHalted, out.sku))
+	case codeNotOpen:
+		return res, a.wrap(o, fmt.Errorf("%w: opens at %v", ErrNotOpen, a.opts.OpensAt))
+	case codeEnded:
+		return res, a.wrap(o, fmt.Errorf("%w at %v", ErrEnded, a.opts.ClosesAt))
+	case codeNotEligible:
+		return res, a.wrap(o, ErrNotEligible)
+	case codeNoSKU:
+		return res, a.wrap(o, fmt.Errorf("%w: %q", ErrNoSKU, out.sku))
+	case codeInsufficient:
+		a.stats.insufficient.Add(1)
+		return res, a.wrap(o, &InsufficientError{SKU: out.sku, Left: out.a})
+	case codeLimit:
+		return res, a.wrap(o, &LimitError{SKU: out.sku, Have: out.a, Limit: out.b})
+	case codeNotFound:
+		return res, a.wrap(o, ErrNotFound)
+	case codeOverflow:
+		return res, a.wrap(o, fmt.Errorf("%w: more than 2^52 units of sku %q", ErrInvalid, out.sku))
+	}
+	return res, a.wrap(o, fmt.Errorf("%w: verdict %d", ErrUnknown, out.code))
+}
+
+func (a *Activity) wrap(o *op, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("stock: activity %q, id %q: %w", a.name, o.id, err)
+}
+
+// ended is the error of a call that met an order which had reached state.
+func ended(verb byte, state State) error {
+	switch {
+	case verb == 'S':
+		return nil
+	case state == Expired:
+		return ErrExpired
+	case state == Cancelled && verb != 'X':
+		return ErrCancelled
+	case state == Confirmed && verb == 'X':
+		return ErrConfirmed
+	}
+	return nil
+}
+
+// alone settles o in a round trip of its own.
+func (a *Activity) alone(ctx context.Context, o *op) (outcome, error) {
+	out, err := a.flush(ctx, "", []*op{o})
+	if err != nil {
+		return outcome{}, err
+	}
+	return out[0], nil
+}
+
+// flush settles a batch with one script call.
+func (a *Activity) flush(ctx context.Context, _ string, batch []*op) ([]outcome, error) {
+	nonce := a.nonce + strconv.FormatUint(a.seq.Add(1), 36)
+	out, err := a.settle(ctx, batch, nonce, 0)
+	var reply redis.Error
+	if err == nil || len(batch) == 1 || !errors.Is(err, ErrUnknown) || !errors.As(err, &reply) {
+		return out, err
+	}
+	// The script failed on the way, over one of the calls perhaps: settled one by
+	// one, under the same tokens, the others get their answers.
+	out = make([]outcome, 0, len(batch))
+	for i := range batch {
+		one, err := a.settle(ctx, batch[i:i+1], nonce, i)
+		if err != nil {
+			one = []outcome{{err: err}}
+		}
+		out = append(out, one[0])
+	}
+	return out, nil
+}
+
+// sweep releases the holds that came due, a few hundred at most, and returns the
+// server's time and when the next hold is due, zero if there is none.
+func (a *Activity) sweep(ctx context.Context) (now, due time.Time, err error) {
+	call := script.Call{Keys: a.keys.all, Args: a.arguments(nil, "0", 0), Resend: 1}
+	reply, err := settleScript.Run(ctx, a.rdb, call)
+	if err != nil {
+		return now, due, err
+	}
+	us, dueMS, _, err := a.unpack(reply, 0, time.Now())
+	if dueMS > 0 {
+		due = time.UnixMilli(dueMS)
+	}
+	return time.UnixMicro(us), due, err
+}
+
+func (a *Activity) settle(ctx context.Context, batch []*op, nonce string, before int) ([]outcome, error) {
+	sent := time.Now()
+	call := script.Call{Keys: a.keys.all, Args: a.arguments(batch, nonce, before), Resend: 1}
+	reply, err := settleScript.Run(ctx, a.rdb, call)
+	if err != nil {
+		return nil, err
+	}
+	us, _, verdicts, err := a.unpack(reply, len(batch), sent)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]outcome, len(batch))
+	for i, v := range verdicts {
+		out[i] = parseVerdict(v)
+		out[i].us = us
+		if out[i].code == codeInsufficient && out[i].a == 0 {
+			a.memory.seen(out[i].sku, out[i].b, 0, sent)
+		}
+	}
+	return out, nil
+}
+
+// fixedArgs are the arguments 6 to 13 of settle.lua.
+func (a *Activity) fixedArgs() []any {
+	ms := func(t time.Time) string {
+		if t.IsZero() {
+			return "0"
+		}
+		return strconv.FormatInt(t.UnixMilli(), 10)
+	}
+	flag := func(b bool) string {
+		if b {
+			return "1"
+		}
+		return "0"
+	}
+	o := a.opts
+	return []any{
+		strconv.FormatInt(o.Hold.Milliseconds(), 10), strconv.FormatInt(o.Retention.Milliseconds(), 10),
+		ms(o.OpensAt), ms(o.ClosesAt),
+		strconv.FormatInt(o.UserLimit, 10), strconv.FormatInt(o.UserSKULimit, 10),
+		flag(o.EligibleOnly), flag(a.usersGiven()),
+	}
+}
+
+func (a *Activity) usersGiven() bool {
+	return a.opts.EligibleOnly || a.opts.UserLimit > 0 || a.opts.UserSKULimit > 0
+}
+
+// arguments are ARGV of settle.lua for the ops of batch, which follow before
+// others under the same nonce. Each SKU is named once.
+func (a *Activity) arguments(batch []*op, nonce string, before int) []any {
+	index := make(map[string]int, 4)
+	skus := make([]any, 0, 4)
+	shapes := make([]any, len(batch))
+	var buf []byte
+	for i, o := range batch {
+		buf = append(buf[:0], o.verb)
+		if o.verb == 'X' {
+			buf = append(buf, o.reason...)
+		}
+		for _, it := range o.items {
+			k, ok := index[it.SKU]
+			if !ok {
+				k = len(skus) + 1
+				index[it.SKU] = k
+				skus = append(skus, ":"+it.SKU)
+			}
+			buf = strconv.AppendInt(buf, int64(k), 10)
+			buf = append(buf, 'x')
+			buf = strconv.AppendInt(buf, it.Qty, 10)
+			buf = append(buf, ';')
+		}
+		shapes[i] = string(buf)
+	}
+	args := make([]any, 0, 5+len(a.args)+len(skus)+4*len(batch))
+	args = append(args, "0", nonce, before, len(batch), len(skus))
+	args = append(args, a.args...)
+	args = append(args, skus...)
+	for _, o := range batch {
+		args = append(args, o.field)
+	}
+	for _, o := range batch {
+		args = append(args, o.body)
+	}
+	args = append(args, shapes...)
+	if a.usersGiven() {
+		for _, o := range batch {
+			args = append(args, o.user)
+		}
+	}
+	return args
+}
+
+// unpack takes settle.lua's reply apart and remembers the crossings it tells of.
+func (a *Activity) unpack(reply any, n int, sent time.Time) (us, due int64, verdicts []any, err error) {
+	r, ok := reply.([]any)
+	if !ok || len(r) != 3+n {
+		return 0, 0, nil, fmt.Errorf("%w: reply %v of settle.lua for %d ops", ErrUnknown, reply, n)
+	}
+	us, _ = r[0].(int64)
+	due, _ = r[1].(int64)
+	crossings, _ := r[2].([]any)
+	for i := 0; i+2 < len(crossings); i += 3 {
+		sku, _ := crossings[i].(string)
+		version, _ := crossings[i+1].(int64)
+		left, _ := crossings[i+2].(int64)
+		a.memory.seen(sku, version, left, sent)
+	}
+	return us, due, r[3:], nil
+}
+
+func parseVerdict(v any) outcome {
+	if code, ok := v.(int64); ok {
+		return outcome{code: code}
+	}
+	r, ok := v.([]any)
+	if !ok || len(r) == 0 {
+		return outcome{err: fmt.Errorf("%w: verdict %v of settle.lua", ErrUnknown, v)}
+	}
+	at := func(i int) (string, int64) {
+		if i >= len(r) {
+			return "", 0
+		}
+		s, _ := r[i].(string)
+		n, _ := r[i].(int64)
+		return s, n
+	}
+	var out outcome
+	_, out.code = at(0)
+	text, _ := at(1)
+	switch out.code {
+	case codeDone, codeReplay:
+		out.record = text
+	default:
+		out.sku = text
+		_, out.a = at(2)
+		_, out.b = at(3)
+	}
+	return out
+}
+
+func newNonce() string { return rand.Text()[:12] + "-" }
+
+func isOOM(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply) && redis.HasErrorPrefix(reply, "OOM")
+}
