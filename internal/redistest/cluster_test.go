@@ -33,6 +33,21 @@ func TestClusterFailsOver(t *testing.T) {
 	require.NoError(t, set("k"))
 }
 
+// Two masters of one epoch are a cluster in which a failover fails now and then.
+func TestMastersHaveDifferentEpochs(t *testing.T) {
+	for range 5 {
+		c := Cluster(t, 3, 0)
+		epochs := map[int]bool{}
+		for _, p := range c.Masters() {
+			self, err := c.self(p)
+			require.NoError(t, err)
+			epochs[self.epoch] = true
+		}
+		require.Len(t, epochs, 3)
+		closeAll(c.nodes)
+	}
+}
+
 func TestMigrationShowsAskAndTryagain(t *testing.T) {
 	c := Cluster(t, 2, 0)
 	rdb := c.Client()

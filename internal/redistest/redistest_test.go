@@ -10,6 +10,7 @@ import (
 )
 
 func TestEachKindOfServerIsWhatItSays(t *testing.T) {
+	requireServer(t) // or the last line fails
 	var kinds []string
 	Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 		kind := t.Name()[strings.LastIndexByte(t.Name(), '/')+1:]
@@ -35,6 +36,10 @@ func TestEachKindOfServerIsWhatItSays(t *testing.T) {
 }
 
 func TestSharedServersAreStartedOnce(t *testing.T) {
+	requireServer(t)
+	if !diesWithParent {
+		t.Skip("servers are shared only where they end with the binary")
+	}
 	pids := func(t testing.TB) []int { return []int{Shared(t).PID(), Cluster(t, 1, 0).Nodes()[0].PID()} }
 	var a, b []int
 	t.Run("a", func(t *testing.T) { a = pids(t) })
