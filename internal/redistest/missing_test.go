@@ -19,20 +19,20 @@ func TestAMissingServerSkipsOrFails(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	real := []string{"Each/server", "Each/cluster", "Server", "Shared", "Cluster", "Sentinel"}
+	needing := []string{"Each/server", "Each/cluster", "Server", "Shared", "Cluster", "Sentinel"}
 
 	out, err := run("")
 	require.NoError(t, err, out)
 	require.Contains(t, out, "--- PASS: TestMissing/Each/miniredis")
 	require.Contains(t, out, "REDIS_REQUIRED=1", "the reason is not printed")
-	for _, name := range real {
+	for _, name := range needing {
 		require.Contains(t, out, "--- SKIP: TestMissing/"+name+" ")
 	}
 
 	out, err = run("1")
 	require.Error(t, err)
 	require.Contains(t, out, "--- PASS: TestMissing/Each/miniredis")
-	for _, name := range real {
+	for _, name := range needing {
 		require.Contains(t, out, "--- FAIL: TestMissing/"+name+" ")
 	}
 }

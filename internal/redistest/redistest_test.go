@@ -29,8 +29,8 @@ func TestEachKindOfServerIsWhatItSays(t *testing.T) {
 			require.NoError(t, err)
 		}
 		info, err := rdb.Info(t.Context(), "server").Result()
-		real := err == nil && strings.Contains(info, "redis_version")
-		require.Equal(t, kind != "miniredis", real, info)
+		isServer := err == nil && strings.Contains(info, "redis_version")
+		require.Equal(t, kind != "miniredis", isServer, info)
 	})
 	require.Equal(t, []string{"miniredis", "server", "cluster"}, kinds)
 }
