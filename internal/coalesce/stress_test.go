@@ -204,6 +204,8 @@ func (o *oracle) call(parent context.Context, d doer, n int) {
 		if r.key() != q.key() {
 			o.fault("request %d (%s) got the result of request %d (%s)", n, q.key(), r.n, r.key())
 		}
+	case errors.Is(err, ErrUnsent) && errors.Is(err, ErrUnknown):
+		o.fault("request %d was told both: %v", n, err)
 	case errors.As(err, &failed):
 		o.outcomes.failed++
 		if !slices.ContainsFunc(o.batches[failed], func(b request) bool { return b.key() == q.key() }) {
