@@ -1,4 +1,6 @@
-// Package noevict finds out whether a Redis may evict keys.
+// Package noevict asks whether a Redis may throw keys away when its memory is
+// full. Packages whose keys only make sense together break when one of them is
+// evicted, and use it in New.
 package noevict
 
 import (
@@ -11,44 +13,84 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// NoEviction is the policy under which Redis refuses writes instead of evicting.
-const NoEviction = "noeviction"
+var (
+	// ErrEvicts says that keys may be evicted.
+	ErrEvicts = errors.New("maxmemory-policy is not noeviction: CONFIG SET maxmemory-policy noeviction")
+	// ErrUnreadable says that the policy could not be learned: the server
+	// hides it, as many hosted ones do, or did not answer.
+	ErrUnreadable = errors.New("maxmemory-policy is unreadable")
+)
 
-// Check returns the maxmemory-policy of the server, or of a Cluster's masters the
-// first that is not NoEviction. An error means that it could not be read, as on
-// servers that allow neither CONFIG nor INFO.
-func Check(ctx context.Context, rdb redis.UniversalClient) (string, error) {
-	c, ok := rdb.(*redis.ClusterClient)
-	if !ok {
-		return policy(ctx, rdb)
+// Check reads the maxmemory-policy of every master behind rdb: one or two
+// round trips each. It returns nil if all are noeviction; an error that wraps
+// ErrEvicts and names the policy if one is not; else one that wraps
+// ErrUnreadable and the cause if one could not be read.
+func Check(ctx context.Context, rdb redis.UniversalClient) error {
+	var (
+		mu    sync.Mutex
+		found []error
+	)
+	each := func(ctx context.Context, c *redis.Client) error {
+		err := checkOne(ctx, c)
+		mu.Lock()
+		defer mu.Unlock()
+		found = append(found, err)
+		return nil // the others are asked all the same
 	}
-	var mu sync.Mutex
-	result := NoEviction
-	err := c.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
-		p, err := policy(ctx, node)
-		if err == nil && p != NoEviction {
-			mu.Lock()
-			result = p
-			mu.Unlock()
+	var err error
+	switch c := rdb.(type) {
+	case interface {
+		ForEachMaster(context.Context, perNode) error
+	}: // Cluster
+		err = c.ForEachMaster(ctx, each)
+	case interface {
+		ForEachShard(context.Context, perNode) error
+	}: // Ring
+		err = c.ForEachShard(ctx, each)
+	default:
+		return checkOne(ctx, rdb)
+	}
+	for _, err := range found {
+		if errors.Is(err, ErrEvicts) {
+			return err
 		}
-		return err
-	})
-	if result != NoEviction {
-		return result, nil
 	}
-	return result, err
+	if err == nil && len(found) == 0 {
+		err = errors.New("no master is known")
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnreadable, err)
+	}
+	return errors.Join(found...)
 }
 
-func policy(ctx context.Context, rdb redis.Cmdable) (string, error) {
-	config, err := rdb.ConfigGet(ctx, "maxmemory-policy").Result()
-	if err == nil && config["maxmemory-policy"] != "" {
-		return config["maxmemory-policy"], nil
+type perNode = func(context.Context, *redis.Client) error
+
+func checkOne(ctx context.Context, c redis.Cmdable) error {
+	policy, err := read(ctx, c)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrUnreadable, err)
+	case policy != "noeviction":
+		return fmt.Errorf("%w, now %s", ErrEvicts, policy)
 	}
-	info, infoErr := rdb.Info(ctx, "memory").Result()
+	return nil
+}
+
+// read prefers CONFIG, and INFO where that is forbidden or renamed.
+func read(ctx context.Context, c redis.Cmdable) (string, error) {
+	config, err := c.ConfigGet(ctx, "maxmemory-policy").Result()
+	if policy := config["maxmemory-policy"]; policy != "" {
+		return policy, nil
+	}
+	info, err2 := c.Info(ctx, "memory").Result()
 	for line := range strings.Lines(info) {
-		if p, found := strings.CutPrefix(strings.TrimSpace(line), "maxmemory_policy:"); found {
-			return p, nil
+		if policy, ok := strings.CutPrefix(strings.TrimSpace(line), "maxmemory_policy:"); ok {
+			return policy, nil
 		}
 	}
-	return "", fmt.Errorf("maxmemory-policy is in neither CONFIG GET nor INFO: %w", errors.Join(err, infoErr, errors.ErrUnsupported))
+	if err = errors.Join(err, err2); err == nil {
+		err = errors.New("neither CONFIG GET nor INFO tells it")
+	}
+	return "", err
 }
