@@ -22,7 +22,7 @@ const (
 	// maxMissed bounds how many missed times of a Schedule are looked at.
 	maxMissed = 100_000
 	// resync bounds how long a process trusts its own clock for the server's.
-	resync = time.Minute
+	resync = 10 * time.Minute
 )
 
 // A Periodic is a job that is added again and again.
