@@ -48,15 +48,16 @@ func (h *history) content(rng *rand.Rand, n int64) (o Order, verb byte) {
 	sum := fnv.New64a()
 	fmt.Fprint(sum, h.seed, id)
 	of := rand.New(rand.NewPCG(sum.Sum64(), 0))
+	wrong := int64(0)
 	if rng.IntN(30) == 0 {
-		of = rng
+		of, wrong = rng, 4
 	}
 	skus := []string{"tea", "cup", "pot", "jar"}
 	o = Order{ID: id, User: fmt.Sprintf("user-%d", (n+of.Int64N(3))/6)}
 	o.Partial = of.IntN(5) == 0 && !h.simple
 	first := of.IntN(len(skus))
 	for k := range 1 + of.IntN(2) {
-		o.Items = append(o.Items, Item{skus[(first+k)%len(skus)], 1 + of.Int64N(4)})
+		o.Items = append(o.Items, Item{skus[(first+k)%len(skus)], 1 + wrong + of.Int64N(4)})
 	}
 	if of.IntN(200) == 0 {
 		o.Items[0].SKU = "nothing"
