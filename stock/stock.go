@@ -213,9 +213,8 @@ func New(rdb redis.UniversalClient, activity string, opts Options) (*Activity, e
 }
 
 func checkServer(rdb redis.UniversalClient, opts Options) error {
-	// Run blocks one connection; a pool below four would starve for it.
-	if c, ok := rdb.(interface{ Options() *redis.Options }); ok && c.Options().PoolSize > 0 && c.Options().PoolSize < 4 {
-		return fmt.Errorf("%w: PoolSize %d of the Redis client, want at least 4: Run keeps one connection", ErrInvalid, c.Options().PoolSize)
+	if n := poolSize(rdb); n > 0 && n < 4 {
+		return fmt.Errorf("%w: PoolSize %d of the Redis client, want at least 4: Run keeps one connection", ErrInvalid, n)
 	}
 	if opts.AllowEviction {
 		return nil
@@ -231,6 +230,17 @@ func checkServer(rdb redis.UniversalClient, opts Options) error {
 		opts.Logger.Warn("stock: it is not known whether the server evicts keys; it must not", "error", err)
 	}
 	return nil
+}
+
+// poolSize returns the connections that rdb may open to a server, 0 if unknown.
+func poolSize(rdb redis.UniversalClient) int {
+	switch c := rdb.(type) {
+	case *redis.Client:
+		return c.Options().PoolSize
+	case *redis.ClusterClient:
+		return c.Options().PoolSize
+	}
+	return 0
 }
 
 // Close waits for the calls under way, until ctx ends, and refuses later ones
