@@ -30,20 +30,21 @@ const (
 // queued while the stuck flight was young.
 //
 // Invariant, outside the lock: while calls are queued at least one flight is in
-// the air, and fewer than maxFlights only with the timer armed (or the group
-// closed).
+// the air, and either the timer is armed, or maxFlights are in the air, or one
+// of them is landing (and will see to it), or the group is closed.
 type lane[Q, R any] struct {
 	g    *Group[Q, R]
 	name string
 
-	mu    sync.Mutex
-	dead  bool // swept: not in g.lanes any more
-	queue list[Q, R]
-	ids   map[string]*call[Q, R] // leads that are queued or sent
-	air   []*flight[Q, R]
-	avg   time.Duration // moving average of a flight, 0 before the first
-	timer *time.Timer
-	armed bool
+	mu      sync.Mutex
+	dead    bool // swept: not in g.lanes any more
+	queue   list[Q, R]
+	ids     map[string]*call[Q, R] // leads that are queued or sent
+	air     []*flight[Q, R]
+	landing int           // of those in the air, about to take the queue or end
+	avg     time.Duration // moving average of a flight, 0 before the first
+	timer   *time.Timer
+	armed   bool
 }
 
 // enter returns the lane of that name, locked.
@@ -111,7 +112,7 @@ func (l *lane[Q, R]) submit(c *call[Q, R]) error {
 	if c.id != "" {
 		l.ids[c.id] = c
 	}
-	if len(l.air) > 0 && (l.armed || len(l.air) == maxFlights) {
+	if len(l.air) > 0 && (l.landing > 0 || l.armed || len(l.air) == maxFlights) {
 		return nil // the usual case in a busy lane: no look at the clock
 	}
 	now := time.Now()
