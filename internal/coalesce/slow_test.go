@@ -28,6 +28,8 @@ func TestAStuckFlightIsPassedThoughNobodyArrivesAnyMore(t *testing.T) {
 		second := launch(t.Context(), g, "l", "", "second", 1)
 		ok(t, first, "first", ms)
 		ok(t, second, "second", 2*ms)
+		synctest.Wait()
+		ok(t, launch(t.Context(), g, "l", "", "third", 1), "third", ms)
 		ok(t, stuck, "slow 10s", 10*time.Second+ms)
 		require.Equal(t, 2, s.most)
 	})
@@ -50,6 +52,25 @@ func TestAtMostFourFlightsAndOnceTheyLandOneAgain(t *testing.T) {
 		}
 		require.Equal(t, 4, s.most)
 		require.Equal(t, []time.Duration{0, 50 * ms, 100 * ms, 150 * ms}, s.at[:4])
+	})
+}
+
+func TestWhoWaitsIsWatchedOverWhenASlowFlightLandsBesideAStuckOne(t *testing.T) {
+	bubble(t, Options{MaxItems: 1}, func(t *testing.T, s *server, g *Group[string, string]) {
+		launch(t.Context(), g, "l", "", "slow 60ms", 1)
+		stuck := launch(t.Context(), g, "l", "", "slow 10s", 1) // flies at 50 ms
+		a := launch(t.Context(), g, "l", "", "a", 1)
+		ok(t, a, "a", slowFloor+slowFactor*slowFloor+ms) // the one that landed taught the lane patience
+		ok(t, stuck, "slow 10s", 10*time.Second+51*ms)
+	})
+}
+
+func TestAFlightAbandonedBeforeItHasAContextGetsAnEndedOne(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, s *server, g *Group[string, string]) {
+		f := newFlight(g)
+		f.abandon()
+		f.renew(t.Context())
+		require.Error(t, f.ctx.Err())
 	})
 }
 
