@@ -1,0 +1,69 @@
+package redistest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+)
+
+func TestClusterFailsOver(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	c := Cluster(t, 3, 1)
+	require.Len(t, c.Nodes(), 6)
+	require.Len(t, c.Masters(), 3)
+	rdb := c.Client()
+	set := func(key string) error { return rdb.Set(t.Context(), key, "v", 0).Err() }
+	require.NoError(t, set("k"))
+	require.NoError(t, rdb.Do(t.Context(), "wait", 1, 1000).Err())
+
+	start := time.Now()
+	dead := c.KillMaster("k")
+	require.NoError(t, poll(t.Context(), func() error { return set("k") }))
+	t.Log("writes failed for", time.Since(start))
+	require.NotSame(t, dead, c.MasterOf("k"))
+	require.Len(t, c.Masters(), 3)
+
+	require.NoError(t, dead.Restart(t.Context()))
+	require.NoError(t, poll(t.Context(), func() error {
+		return dead.says(t.Context(), "replication", "role:slave", "master_link_status:up")
+	}))
+	require.NotSame(t, dead, c.MasterOf("k"))
+	require.NoError(t, set("k"))
+}
+
+func TestMigrationShowsAskAndTryagain(t *testing.T) {
+	c := Cluster(t, 2, 0)
+	rdb := c.Client()
+	for _, k := range []string{"{x}1", "{x}2", "{x}3"} {
+		require.NoError(t, rdb.Set(t.Context(), k, "v", 0).Err())
+	}
+	m := c.Migrate("{x}1")
+	m.Move("{x}1", "{x}absent")
+	raw := m.From.Client() // a client that follows nothing
+	require.True(t, redis.HasErrorPrefix(raw.Get(t.Context(), "{x}1").Err(), "ASK"))
+	require.NoError(t, raw.Get(t.Context(), "{x}2").Err())
+	require.True(t, redis.HasErrorPrefix(raw.MGet(t.Context(), "{x}1", "{x}2").Err(), "TRYAGAIN"))
+	require.Equal(t, "v", rdb.Get(t.Context(), "{x}1").Val(), "the cluster client follows ASK")
+
+	m.Finish()
+	require.Same(t, m.To, c.MasterOf("{x}1"))
+	require.True(t, redis.HasErrorPrefix(raw.Get(t.Context(), "{x}2").Err(), "MOVED"))
+	require.Equal(t, []any{"v", "v", "v"}, rdb.MGet(t.Context(), "{x}1", "{x}2", "{x}3").Val())
+}
+
+func TestSentinelFailsOverAndTheClientFollows(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	s := Sentinel(t)
+	rdb := s.Client()
+	require.NoError(t, rdb.Set(t.Context(), "k", "v", 0).Err())
+	require.NoError(t, rdb.Do(t.Context(), "wait", 1, 1000).Err())
+
+	start := time.Now()
+	dead := s.KillMaster()
+	require.NoError(t, poll(t.Context(), func() error { return rdb.Set(t.Context(), "k2", "v", 0).Err() }))
+	t.Log("writes failed for", time.Since(start))
+	require.NotSame(t, dead, s.Master())
+	require.Equal(t, "v", s.Master().Client().Get(t.Context(), "k").Val())
+}

@@ -1,0 +1,132 @@
+package script
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A flight is what is known about one call over all its attempts.
+type flight struct {
+	source bool      // the server does not know the script: send it whole
+	mayRun bool      // an attempt may have run
+	since  time.Time // the first failure, or the first that may have run
+
+	reply any
+	err   error
+}
+
+// A next is what a flight needs after an attempt.
+type next int
+
+const (
+	settled next = iota // reply and err are final
+	atOnce              // another attempt
+	later               // another attempt, after a pause
+)
+
+// settle takes in how an attempt ended.
+func (f *flight) settle(ctx context.Context, retry Retry, a *attempt) next {
+	cause := a.outcome()
+	verdict := answered
+	if cause != nil {
+		verdict = judge(cause, a.payload.writes)
+	}
+	switch verdict {
+	case answered:
+		if a.Err() == nil { // else the answer is nil: redis.Nil never escapes
+			f.reply = a.Val()
+		}
+		return settled
+	case refused:
+		f.err = parseRefused(cause)
+		return settled
+	case noScript:
+		if !f.source {
+			f.source = true
+			return atOnce
+		}
+		verdict = broken // EVAL cannot lack its script
+	}
+
+	now := time.Now()
+	limit := healFor
+	if verdict == unknown || verdict == broken {
+		if !f.mayRun {
+			f.mayRun, f.since = true, now
+		}
+	}
+	if f.since.IsZero() {
+		f.since = now
+	}
+	if f.mayRun {
+		limit = resolveFor
+	}
+	end := ended(ctx)
+	if end == nil && verdict != broken && verdict != hopeless &&
+		!(f.mayRun && retry == Bounded) && now.Sub(f.since) < limit {
+		return later
+	}
+	f.err = f.failure(retry, verdict, cause)
+	if end != nil {
+		f.err = fmt.Errorf("%w (%w)", f.err, end)
+	}
+	return settled
+}
+
+// end is the error of a flight whose caller's context ended between attempts.
+func (f *flight) end(retry Retry, end error) error {
+	return f.failure(retry, hopeful, end)
+}
+
+func (f *flight) failure(retry Retry, v verdict, cause error) error {
+	if !f.mayRun {
+		advice := "try again"
+		if v == hopeless {
+			advice = "trying again does not help"
+		}
+		if errors.Is(cause, redis.ErrClosed) {
+			advice = "the client is closed"
+		}
+		return fmt.Errorf("%w; %s: %w", ErrUnavailable, advice, cause)
+	}
+	advice := "repeat the call with the same arguments"
+	switch {
+	case v == broken:
+		advice = "the script failed on the way"
+	case retry == Bounded:
+		advice = "do not repeat the call"
+	}
+	return fmt.Errorf("%w; %s: %w", ErrUnknown, advice, cause)
+}
+
+// ended returns ctx's error, also in the moment between the deadline, which a
+// connection may notice first, and the timer that ends ctx.
+func ended(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if d, ok := ctx.Deadline(); ok && !time.Now().Before(d) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// pause waits before attempt n+1, longer with each n and never twice the same,
+// or until ctx ends.
+func pause(ctx context.Context, n int) {
+	d := maxPause
+	if n < 8 { // no overflow of the shift
+		d = min(d, minPause<<(n-1))
+	}
+	t := time.NewTimer(d/2 + rand.N(d/2))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
