@@ -3,6 +3,9 @@ package coalesce
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,4 +155,28 @@ func TestIdleLanesAreForgotten(t *testing.T) {
 		require.Contains(t, g.lanes, "stuck")
 		require.NoError(t, (<-stuck).err)
 	})
+}
+
+func TestACallerWhoseLaneIsForgottenUnderItLooksAgain(t *testing.T) {
+	g := New(func(_ context.Context, _ string, batch []int) ([]int, error) { return batch, nil }, Options{})
+	swept := g.enter("l")
+	var caller sync.WaitGroup
+	caller.Go(func() {
+		if _, err := g.Do(t.Context(), "l", "", 1, 1); err != nil {
+			t.Error(err)
+		}
+	})
+	// It looked the lane up and waits for the lock.
+	for stacks := make([]byte, 1<<20); !strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "[sync.Mutex.Lock"); {
+		runtime.Gosched()
+	}
+	g.mu.Lock()
+	delete(g.lanes, "l")
+	g.mu.Unlock()
+	swept.dead = true
+	swept.mu.Unlock()
+	caller.Wait()
+	require.Contains(t, g.lanes, "l")
+	require.NotSame(t, swept, g.lanes["l"])
+	require.NoError(t, g.Close(t.Context()))
 }

@@ -96,7 +96,7 @@ func (o *oracle) flush(ctx context.Context, lane string, batch []request) ([]rep
 	select {
 	case <-time.After(time.Duration(took) * ms):
 	case <-ctx.Done():
-		time.Sleep(1) // until everybody who left in this moment has returned
+		time.Sleep(time.Nanosecond) // until everybody who left in this moment has returned
 		o.mu.Lock()
 		for _, q := range batch {
 			if q.id == "" && o.waiting[q.key()] > 0 {
