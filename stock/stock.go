@@ -221,13 +221,14 @@ func checkServer(rdb redis.UniversalClient, opts Options) error {
 	}
 	ctx, cancel := lifetime.ForNew(time.Second)
 	defer cancel()
-	err := noevict.Check(ctx, rdb)
-	if errors.Is(err, noevict.ErrEvicts) {
-		return fmt.Errorf("%w: the server may evict order records, and a retry then sells twice: %w (or set Options.AllowEviction)",
-			ErrInvalid, err)
-	}
+	policy, err := noevict.Check(ctx, rdb)
 	if err != nil {
 		opts.Logger.Warn("stock: it is not known whether the server evicts keys; it must not", "error", err)
+		return nil
+	}
+	if policy != noevict.NoEviction {
+		return fmt.Errorf("%w: maxmemory-policy is %s: an evicted order record lets a retry sell twice; "+
+			"set noeviction, or Options.AllowEviction", ErrInvalid, policy)
 	}
 	return nil
 }
