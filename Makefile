@@ -4,7 +4,7 @@ tool := go tool -modfile=tools/go.mod
 
 .PHONY: help
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
+	@awk -F ':.*## ' '/^[a-z]+:.*##/ { printf "%-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
 test: ## run the tests; they need nothing but Go

@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -37,6 +38,7 @@ type op struct {
 	id     string
 	user   string
 	items  []Item
+	one    [1]Item // where the usual items are
 	reason string
 }
 
@@ -62,7 +64,15 @@ func newOp(verb, separator byte, id, user string, items []Item) *op {
 	b = appendNetstring(b, user)
 	b = appendItems(b, items)
 	text := string(b)
-	return &op{verb: verb, id: id, text: text, field: text[1:body], body: text[body:], user: user, items: items}
+	o := &op{verb: verb, id: id, text: text, field: text[1:body], body: text[body:], user: user}
+	// The caller may leave, and change its slice, while o is on its way.
+	if len(items) == 1 {
+		o.one[0] = items[0]
+		o.items = o.one[:]
+	} else {
+		o.items = slices.Clone(items)
+	}
+	return o
 }
 
 // An outcome is the answer to one op.

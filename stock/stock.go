@@ -213,9 +213,8 @@ func New(rdb redis.UniversalClient, activity string, opts Options) (*Activity, e
 }
 
 func checkServer(rdb redis.UniversalClient, opts Options) error {
-	// Run blocks one connection; a pool below four would starve for it.
-	if c, ok := rdb.(interface{ Options() *redis.Options }); ok && c.Options().PoolSize > 0 && c.Options().PoolSize < 4 {
-		return fmt.Errorf("%w: PoolSize %d of the Redis client, want at least 4: Run keeps one connection", ErrInvalid, c.Options().PoolSize)
+	if n := poolSize(rdb); n > 0 && n < 4 {
+		return fmt.Errorf("%w: PoolSize %d of the Redis client, want at least 4: Run keeps one connection", ErrInvalid, n)
 	}
 	if opts.AllowEviction {
 		return nil
@@ -224,14 +223,25 @@ func checkServer(rdb redis.UniversalClient, opts Options) error {
 	defer cancel()
 	policy, err := noevict.Check(ctx, rdb)
 	if err != nil {
-		opts.Logger.Warn("stock: cannot read maxmemory-policy; it must be noeviction", "error", err)
+		opts.Logger.Warn("stock: it is not known whether the server evicts keys; it must not", "error", err)
 		return nil
 	}
-	if policy != "noeviction" {
-		return fmt.Errorf("%w: maxmemory-policy %s may evict order records, and a retry then sells twice: "+
+	if policy != noevict.NoEviction {
+		return fmt.Errorf("%w: maxmemory-policy is %s: an evicted order record lets a retry sell twice; "+
 			"set noeviction, or Options.AllowEviction", ErrInvalid, policy)
 	}
 	return nil
+}
+
+// poolSize returns the connections that rdb may open to a server, 0 if unknown.
+func poolSize(rdb redis.UniversalClient) int {
+	switch c := rdb.(type) {
+	case *redis.Client:
+		return c.Options().PoolSize
+	case *redis.ClusterClient:
+		return c.Options().PoolSize
+	}
+	return 0
 }
 
 // Close waits for the calls under way, until ctx ends, and refuses later ones

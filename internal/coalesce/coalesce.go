@@ -136,18 +136,19 @@ func (g *Group[Q, R]) Do(ctx context.Context, lane, id string, q Q, size int) (R
 		return none, fmt.Errorf("%w: %w", ErrUnsent, err)
 	}
 	r, err, again := g.do(ctx, lane, id, q, size)
-	if !again {
-		return r, err
-	}
-	// The item that was joined belonged to a flight that had been told to stop,
-	// because nobody waited for it; its error is no answer for a caller who does
-	// wait. Having landed it can be sent anew, but what the other flight did
-	// stays open.
 	for again {
+		// The item that was joined belonged to a flight that had been told to
+		// stop, because nobody waited for it. Its error is no answer for a caller
+		// who does wait: now that it landed, the item is sent anew. If it cannot
+		// be, what the first flight did stays open all the same.
+		cut := err
 		r, err, again = g.do(ctx, lane, id, q, size)
-	}
-	if errors.Is(err, ErrUnsent) {
-		err = fmt.Errorf("%w: an earlier attempt was cut short: %w", ErrUnknown, err)
+		if errors.Is(err, ErrUnsent) {
+			if err = ctx.Err(); err == nil {
+				err = cut
+			}
+			err = fmt.Errorf("%w: %w", ErrUnknown, err)
+		}
 	}
 	return r, err
 }

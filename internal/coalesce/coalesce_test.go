@@ -252,13 +252,16 @@ func TestWhoJoinsAFlightThatWasToldToStopIsSentAnew(t *testing.T) {
 		var flights []string
 		g := New(func(ctx context.Context, _ string, batch []string) ([]string, error) {
 			flights = append(flights, batch...)
+			if batch[0] == "slow" {
+				time.Sleep(9 * ms)
+			}
 			if batch[0] == "first" {
 				<-ctx.Done()
 				time.Sleep(5 * ms) // it takes a while to stop
 				return nil, ctx.Err()
 			}
 			return batch, nil
-		}, Options{})
+		}, Options{MaxItems: 1})
 		first := launch(within(t, 2*ms), g, "l", "a", "first", 1)
 		time.Sleep(3 * ms)
 		second := launch(t.Context(), g, "l", "a", "second", 1)
@@ -267,6 +270,18 @@ func TestWhoJoinsAFlightThatWasToldToStopIsSentAnew(t *testing.T) {
 		require.ErrorIs(t, (<-impatient).err, ErrUnknown)
 		ok(t, second, "second", 4*ms)
 		require.Equal(t, []string{"first", "second"}, flights)
+
+		// Who is not sent anew is not told that nothing happened.
+		launch(within(t, 2*ms), g, "l", "a", "first", 1)
+		time.Sleep(3 * ms)
+		joined := launch(within(t, 5*ms), g, "l", "a", "third", 1)
+		launch(t.Context(), g, "l", "", "slow", 1)
+		a := <-joined
+		require.ErrorIs(t, a.err, ErrUnknown)
+		require.NotErrorIs(t, a.err, ErrUnsent)
+		require.ErrorIs(t, a.err, context.DeadlineExceeded)
+		synctest.Wait()
+		require.Equal(t, []string{"first", "second", "first", "slow"}, flights)
 		require.NoError(t, g.Close(t.Context()))
 	})
 }
@@ -329,6 +344,18 @@ func TestCloseDrainsAndRefuses(t *testing.T) {
 		_, err := g.Do(t.Context(), "other", "", "late", 1)
 		require.ErrorIs(t, err, ErrClosed)
 		require.Len(t, s.batches, 5)
+	})
+}
+
+func TestCloseDrainsPastAFlushThatEndedItsGoroutine(t *testing.T) {
+	bubble(t, Options{MaxItems: 1}, func(t *testing.T, s *server, g *Group[string, string]) {
+		bad := launch(t.Context(), g, "l", "", "goexit", 1)
+		worse := launch(t.Context(), g, "l", "", "goexit", 1)
+		good := launch(t.Context(), g, "l", "", "good", 1)
+		require.NoError(t, g.Close(t.Context()))
+		require.ErrorIs(t, (<-bad).err, ErrUnknown)
+		require.ErrorIs(t, (<-worse).err, ErrUnknown)
+		ok(t, good, "good", 3*ms)
 	})
 }
 

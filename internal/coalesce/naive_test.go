@@ -152,7 +152,8 @@ func (m *naive) try(ctx context.Context, lane string, qs []request) (rs []reply,
 }
 
 // Without a mistake naive is right, and with any of them the oracle of the
-// stress sees it, within a hundredth of the stress' calls.
+// stress sees it: nearly always within a hundredth of the stress' calls, and
+// surely within a twentieth.
 func TestTheOracleCatchesNaiveMerging(t *testing.T) {
 	for mistake, fault := range map[string]string{
 		"":                                    "",
@@ -172,8 +173,15 @@ func TestTheOracleCatchesNaiveMerging(t *testing.T) {
 				require.Empty(t, o.faults)
 				return
 			}
-			o := judge(t, 1, 48, 4, stressed, buildNaive(mistake))
-			require.Contains(t, strings.Join(slices.Collect(maps.Values(o.faults)), "\n"), fault)
+			var faults []string
+			for seed := range uint64(5) {
+				o := judge(t, seed, 48, 4, stressed, buildNaive(mistake))
+				faults = slices.AppendSeq(faults, maps.Values(o.faults))
+				if strings.Contains(strings.Join(faults, "\n"), fault) {
+					break
+				}
+			}
+			require.Contains(t, strings.Join(faults, "\n"), fault)
 		})
 	}
 }

@@ -1,4 +1,6 @@
-// Package noevict finds out whether a Redis may evict keys.
+// Package noevict asks whether a Redis may throw keys away when its memory is
+// full. Packages whose keys only make sense together break when one of them is
+// evicted, and use it in New.
 package noevict
 
 import (
@@ -14,41 +16,63 @@ import (
 // NoEviction is the policy under which Redis refuses writes instead of evicting.
 const NoEviction = "noeviction"
 
-// Check returns the maxmemory-policy of the server, or of a Cluster's masters the
-// first that is not NoEviction. An error means that it could not be read, as on
-// servers that allow neither CONFIG nor INFO.
-func Check(ctx context.Context, rdb redis.UniversalClient) (string, error) {
-	c, ok := rdb.(*redis.ClusterClient)
-	if !ok {
-		return policy(ctx, rdb)
-	}
+// ErrUnreadable says that the policy could not be learned: the server hides it,
+// as many hosted ones do, or did not answer.
+var ErrUnreadable = errors.New("maxmemory-policy is unreadable")
+
+// Check returns the maxmemory-policy of the masters behind rdb: NoEviction if
+// all have it, else one that another of them has. The error wraps ErrUnreadable,
+// and the cause, if no master is known to evict but one could not be asked. It
+// costs one or two round trips a master.
+func Check(ctx context.Context, rdb redis.UniversalClient) (policy string, err error) {
 	var mu sync.Mutex
-	result := NoEviction
-	err := c.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
-		p, err := policy(ctx, node)
+	policy = NoEviction
+	each := func(ctx context.Context, c *redis.Client) error {
+		p, err := read(ctx, c)
 		if err == nil && p != NoEviction {
 			mu.Lock()
-			result = p
+			policy = p
 			mu.Unlock()
 		}
 		return err
-	})
-	if result != NoEviction {
-		return result, nil
 	}
-	return result, err
+	switch c := rdb.(type) {
+	case interface {
+		ForEachMaster(context.Context, onNode) error
+	}: // Cluster
+		err = c.ForEachMaster(ctx, each)
+	case interface {
+		ForEachShard(context.Context, onNode) error
+	}: // Ring, except shards found down
+		err = c.ForEachShard(ctx, each)
+	default:
+		policy, err = read(ctx, rdb)
+	}
+	if policy != NoEviction && policy != "" {
+		return policy, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrUnreadable, err)
+	}
+	return policy, nil
 }
 
-func policy(ctx context.Context, rdb redis.Cmdable) (string, error) {
-	config, err := rdb.ConfigGet(ctx, "maxmemory-policy").Result()
-	if err == nil && config["maxmemory-policy"] != "" {
-		return config["maxmemory-policy"], nil
+type onNode = func(context.Context, *redis.Client) error
+
+// read prefers CONFIG, and INFO where that is forbidden or renamed.
+func read(ctx context.Context, c redis.Cmdable) (string, error) {
+	config, err := c.ConfigGet(ctx, "maxmemory-policy").Result()
+	if policy := config["maxmemory-policy"]; policy != "" {
+		return policy, nil
 	}
-	info, infoErr := rdb.Info(ctx, "memory").Result()
+	info, err2 := c.Info(ctx, "memory").Result()
 	for line := range strings.Lines(info) {
-		if p, found := strings.CutPrefix(strings.TrimSpace(line), "maxmemory_policy:"); found {
-			return p, nil
+		if policy, ok := strings.CutPrefix(strings.TrimSpace(line), "maxmemory_policy:"); ok {
+			return policy, nil
 		}
 	}
-	return "", fmt.Errorf("maxmemory-policy is in neither CONFIG GET nor INFO: %w", errors.Join(err, infoErr, errors.ErrUnsupported))
+	if err = errors.Join(err, err2); err == nil {
+		err = errors.New("neither CONFIG GET nor INFO tells it")
+	}
+	return "", err
 }

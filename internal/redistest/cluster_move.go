@@ -53,7 +53,7 @@ func (c *ClusterProcs) MasterOf(key string) *Proc {
 }
 
 // KillMaster kills the node that serves key and returns it. A replica takes its
-// place after some two seconds; restarted, the node becomes a replica.
+// place after some three seconds; restarted, the node becomes a replica.
 func (c *ClusterProcs) KillMaster(key string) *Proc {
 	c.tb.Helper()
 	p := c.MasterOf(key)

@@ -19,7 +19,7 @@ import (
 // So every node here boots as the replica of a master that does not exist, from
 // a configuration file that names the whole cluster; one node of each shard takes
 // over, its fellows follow it, and the ghosts are forgotten. A cluster of one
-// serves after 0.1 s instead of 2.1 s.
+// serves after 20 ms instead of 2 s.
 
 // fieldsBeforeSlots is the number of fields that a line about a node has in
 // nodes.conf and CLUSTER NODES, if the node has no slots.
@@ -80,9 +80,14 @@ func bootCluster(ctx context.Context, nodes []*Proc, masters int) error {
 	if err := each(nodes, func(_ int, p *Proc) error { return p.run(ctx) }); err != nil {
 		return err
 	}
-	for _, p := range nodes[:masters] {
+	for i, p := range nodes[:masters] {
 		// Taking over before it has looked around, a node would have the delay.
-		if err := poll(ctx, func() error { return p.clusterSays(ctx, "cluster_state:ok") }); err != nil {
+		// Taking over before it has heard of the takeover before, it would take the
+		// same epoch. Redis mends that later, by a new epoch for one of the two, with
+		// which a node that was dead meanwhile defeats its own successor.
+		if err := poll(ctx, func() error {
+			return p.clusterSays(ctx, "cluster_state:ok", fmt.Sprintf("cluster_current_epoch:%d", masters+i))
+		}); err != nil {
 			return err
 		}
 		if err := p.ask(func(rdb *redis.Client) error {
@@ -99,7 +104,9 @@ func bootCluster(ctx context.Context, nodes []*Proc, masters int) error {
 		}
 		err := poll(ctx, func() error {
 			return p.clusterSays(ctx, "cluster_state:ok", "cluster_slots_ok:16384",
-				fmt.Sprintf("cluster_known_nodes:%d", len(nodes)))
+				fmt.Sprintf("cluster_known_nodes:%d", len(nodes)),
+				fmt.Sprintf("cluster_current_epoch:%d", 2*masters),
+				fmt.Sprintf("cluster_my_epoch:%d", masters+i%masters+1))
 		})
 		if err != nil {
 			return err

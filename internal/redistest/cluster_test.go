@@ -33,6 +33,21 @@ func TestClusterFailsOver(t *testing.T) {
 	require.NoError(t, set("k"))
 }
 
+// Two masters of one epoch are a cluster in which a failover fails now and then.
+func TestMastersTakeOneEpochEach(t *testing.T) {
+	for range 5 {
+		c := Cluster(t, 3, 1)
+		var epochs []int
+		for _, p := range c.Masters() {
+			self, err := c.self(p)
+			require.NoError(t, err)
+			epochs = append(epochs, self.epoch)
+		}
+		require.Equal(t, []int{4, 5, 6}, epochs)
+		closeAll(c.nodes)
+	}
+}
+
 func TestMigrationShowsAskAndTryagain(t *testing.T) {
 	c := Cluster(t, 2, 0)
 	rdb := c.Client()

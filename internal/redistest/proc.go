@@ -25,8 +25,8 @@ const patience = 30 * time.Second
 // errPortTaken is the end of a server whose port somebody took first.
 var errPortTaken = errors.New("port taken")
 
-// A Proc is a redis-server process of its own. Its methods may be called by
-// several goroutines.
+// A Proc is a redis-server process. Its methods may be called by several
+// goroutines.
 type Proc struct {
 	dir    string
 	port   port
@@ -131,11 +131,6 @@ func (p *Proc) run(ctx context.Context) error {
 // data loaded; it does not fall for another process that has the port.
 func (p *Proc) awaitReady(ctx context.Context, pid int) error {
 	return poll(ctx, func() error {
-		conn, err := net.DialTimeout("tcp4", p.Addr(), time.Second) // the client would log each refusal
-		if err != nil {
-			return err
-		}
-		_ = conn.Close()
 		if err := p.says(ctx, "server", "process_id:"+strconv.Itoa(pid)); err != nil {
 			return err
 		}
@@ -218,6 +213,11 @@ func (p *Proc) Executions(ctx context.Context, command string) (int, error) {
 // ask calls f with a client for the harness's own questions: it gives up soon
 // on a server that is down or paused.
 func (p *Proc) ask(f func(rdb *redis.Client) error) error {
+	conn, err := net.DialTimeout("tcp4", p.Addr(), time.Second)
+	if err != nil {
+		return fmt.Errorf("redistest: %w", err) // go-redis would log it as well
+	}
+	_ = conn.Close()
 	rdb := redis.NewClient(&redis.Options{
 		Addr: p.Addr(), DialerRetries: 1, MaxRetries: -1, ReadTimeout: time.Second, PoolSize: 1,
 	})

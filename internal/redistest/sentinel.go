@@ -24,7 +24,7 @@ type SentinelProcs struct {
 }
 
 // Sentinel returns a master with one replica under three sentinels. A dead
-// master is replaced after some two seconds. It takes about 0.1 s to start.
+// master is replaced after some three seconds. It takes about 0.1 s to start.
 func Sentinel(t testing.TB) *SentinelProcs {
 	t.Helper()
 	requireServer(t)

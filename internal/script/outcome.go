@@ -72,24 +72,27 @@ func judgeReply(msg string) verdict {
 		code = m[1]
 	}
 	switch code {
+	// A command inside the script may have raised these, but then it was the
+	// script's first write: Redis lets a script that has written go on.
+	case "READONLY", "NOREPLICAS":
+		return hopeful
+	case "OOM", "MISCONF":
+		return hopeless
+	}
+	if raised.MatchString(msg) {
+		return broken
+	}
+	switch code {
 	case "REFUSED":
 		return refused
 	case "NOSCRIPT":
 		return noScript
 	case "LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "BUSY":
 		return hopeful
-	case "READONLY", "NOREPLICAS":
-		// Also raised by a command inside a script, but never after a write.
-		return hopeful
-	case "OOM", "MISCONF":
-		// Likewise: Redis stops a script for these only before its first write.
-		return hopeless
 	case "NOAUTH", "WRONGPASS", "CROSSSLOT":
 		return hopeless
 	case "NOPERM":
-		// The right to a command inside the script may be missing after
-		// another one wrote.
-		if strings.Contains(rest, "script") {
+		if strings.Contains(rest, "script") { // the right to a command inside it
 			return broken
 		}
 		return hopeless
@@ -104,10 +107,13 @@ func judgeReply(msg string) verdict {
 	return broken
 }
 
-// raisedBefore7 matches the form in which Redis 6.2 reports an error that a
-// command inside a script raised before the script's first write.
-var raisedBefore7 = regexp.MustCompile(
-	`^ERR Error running script \(call to f_[0-9a-f]{40}\): @user_script:\d+: @user_script: \d+: -(OOM|READONLY) `)
+// raised matches what Redis 7 adds to an error that left a script other than by
+// return; raisedBefore7 is how Redis 6.2 reports the two that matter.
+var (
+	raised        = regexp.MustCompile(` script: [0-9a-f]{40}, on @user_script:\d+\.$`)
+	raisedBefore7 = regexp.MustCompile(
+		`^ERR Error running script \(call to f_[0-9a-f]{40}\): @user_script:\d+: @user_script: \d+: -(OOM|READONLY) `)
+)
 
 func parseRefused(err error) error {
 	var reply redis.Error
