@@ -99,7 +99,7 @@ const (
 	codeLimit
 	codeNotFound
 	codeOverflow   = 13
-	codeSuperseded = 14 // an attempt of a call that was answered meanwhile: nobody listens
+	codeSuperseded = 14 // an earlier attempt of this call was refused, and so is every other
 )
 
 // do settles o together with the calls of other goroutines.
@@ -191,6 +191,10 @@ func (a *Activity) result(o *op, out outcome) (Result, error) {
 		return res, a.wrap(o, &LimitError{SKU: out.sku, Have: out.a, Limit: out.b})
 	case codeNotFound:
 		return res, a.wrap(o, ErrNotFound)
+	case codeSuperseded:
+		// Its reply was lost, and with it the reason; what is left is that nothing
+		// happened and nothing will. Mostly nobody listens any more.
+		return res, a.wrap(o, fmt.Errorf("%w: refused, and the reason was lost: try again", ErrUnavailable))
 	case codeOverflow:
 		return res, a.wrap(o, fmt.Errorf("%w: more than 2^52 units of sku %q", ErrInvalid, out.sku))
 	}
