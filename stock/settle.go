@@ -106,12 +106,17 @@ const (
 func (a *Activity) do(ctx context.Context, o *op) (Result, error) {
 	var out outcome
 	var err error
-	if a.opts.Unmerged {
+	switch {
+	case a.opts.Unmerged && a.closed.Load():
+		err = coalesce.ErrClosed
+	case a.opts.Unmerged:
 		out, err = a.alone(ctx, o)
-	} else {
+	default:
 		id := o.text
-		if o.reason != "" {
-			id = "" // two reasons are two calls
+		if o.reason != "" || o.verb == 'S' || o.verb == 'C' {
+			// Two reasons are two calls. A Lookup or Confirm must not take the answer
+			// to one that was sent before its order was settled.
+			id = ""
 		}
 		out, err = a.group.Do(ctx, "", id, o, len(o.text)+24)
 	}

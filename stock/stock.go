@@ -159,6 +159,7 @@ type Activity struct {
 	memory memory
 	doubts doubts
 	seq    atomic.Uint64
+	closed atomic.Bool // for calls that the group does not see
 	nonce  string
 	events events
 	undone undone
@@ -247,5 +248,6 @@ func poolSize(rdb redis.UniversalClient) int {
 // Close waits for the calls under way, until ctx ends, and refuses later ones
 // with ErrClosed. The Redis client stays open.
 func (a *Activity) Close(ctx context.Context) error {
+	a.closed.Store(true)
 	return a.group.Close(ctx)
 }
