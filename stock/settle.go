@@ -127,7 +127,9 @@ func (a *Activity) do(ctx context.Context, o *op) (Result, error) {
 		err = a.failure(o, err)
 		return Result{}, err
 	}
-	a.doubts.clear(o.field)
+	if out.code != codeNotFound { // an attempt that is still on its way may yet settle it
+		a.doubts.clear(o.field)
+	}
 	return a.result(o, out)
 }
 
