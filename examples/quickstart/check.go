@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spillway-go/spillway/stock"
@@ -190,24 +188,21 @@ func (b *ledger) compareLevel(l stock.Level) (v verdict) {
 }
 
 // report prints the verdicts and returns the exit status.
-func report(out io.Writer, verdicts []verdict, took time.Duration) int {
-	fmt.Fprintln(out, "\nWhat the journal says, read from its first entry, beside what each buyer was told:")
-	fmt.Fprintln(out)
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+func report(show screen, verdicts []verdict, took time.Duration) int {
+	show.say("\nWhat the journal says, read from its first entry, beside what each buyer was told:\n\n")
 	broken := 0
 	for _, v := range verdicts {
-		if v.broken == "" {
-			fmt.Fprintf(table, "  PASS\t%s\t%s\n", v.promise, v.found)
-		} else {
+		word, found := "PASS", v.found
+		if v.broken != "" {
+			word, found = "FAIL", v.broken
 			broken++
-			fmt.Fprintf(table, "  FAIL\t%s\t%s\n", v.promise, v.broken)
 		}
+		show.say("  %s  %-38s  %s\n", word, v.promise, found)
 	}
-	_ = table.Flush()
 	if broken > 0 {
-		fmt.Fprintf(out, "\nFAIL: %d of %d promises broken, in %.1f s.\n", broken, len(verdicts), took.Seconds())
+		show.say("\nFAIL: %d of %d promises broken, in %.1f s.\n", broken, len(verdicts), took.Seconds())
 		return 1
 	}
-	fmt.Fprintf(out, "\nPASS: all %d promises kept, in %.1f s.\n", len(verdicts), took.Seconds())
+	show.say("\nPASS: all %d promises kept, in %.1f s.\n", len(verdicts), took.Seconds())
 	return 0
 }

@@ -164,7 +164,7 @@ func TestCheckerCatches(t *testing.T) {
 				caught = caught || strings.HasPrefix(v.promise, c.row) && v.broken != ""
 			}
 			require.True(t, caught, "%+v", verdicts)
-			require.Equal(t, 1, report(io.Discard, verdicts, 0))
+			require.Equal(t, 1, report(screenOn(io.Discard), verdicts, 0))
 		})
 	}
 }

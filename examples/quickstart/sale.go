@@ -19,32 +19,34 @@ import (
 
 // run is the whole program, and returns its exit status.
 func run(ctx context.Context, out io.Writer, addr string, buyers int, units int64) int {
-	began, server := time.Now(), "Redis at "+addr
+	began, server, show := time.Now(), "Redis at "+addr, screenOn(out)
 	if addr == "" {
 		// Nothing here lives long enough to need miniredis's clock for TTLs.
 		embedded, err := miniredis.Run()
 		if err != nil {
-			fmt.Fprintln(out, "cannot start the simulated Redis:", err)
+			show.say("Cannot start the simulated Redis: %v\n", err)
 			return 1
 		}
 		defer embedded.Close()
-		addr, server = embedded.Addr(), "a Redis simulated in this process (a real one is faster: -redis host:port)"
+		addr, server = embedded.Addr(), "a Redis simulated in this process (a real one: -redis host:port)"
 	}
-	fmt.Fprintf(out, "%s buyers, %d units, at most %d each, %v to pay.\nThe stock is in %s.\n\n",
+	show.say("%s buyers, %d units, at most %d each, %v to pay.\nThe stock is in %s.\n\n",
 		grouped(int64(buyers)), units, limit, hold, server)
 
-	rdb := redis.NewClient(&redis.Options{Addr: addr})
+	rdb := redis.NewClient(&redis.Options{Addr: addr, DialerRetries: 1}) // a refused dial is reported at once
 	defer rdb.Close()
-	verdicts, err := sell(ctx, rdb, buyers, units, screenOn(out))
+	inTime, cancel := context.WithTimeout(ctx, patience+3*time.Second) // should Redis not answer any more
+	defer cancel()
+	verdicts, err := sell(inTime, rdb, buyers, units, show)
 	switch {
 	case ctx.Err() != nil:
-		fmt.Fprintln(out, "\nInterrupted: no verdict.")
+		show.say("\nInterrupted: no verdict.\n")
 		return 1
 	case err != nil:
-		fmt.Fprintln(out, "\nNo verdict:", err)
+		show.say("\nNo verdict: %v\n", err)
 		return 1
 	}
-	return report(out, verdicts, time.Since(began))
+	return report(show, verdicts, time.Since(began))
 }
 
 // A sale is a crowd of buyers, and what they were told.
@@ -163,30 +165,32 @@ func screenOn(out io.Writer) screen {
 	return screen{out: out, every: time.Second}
 }
 
+// say prints; where that fails there is nobody to tell.
+func (s screen) say(format string, args ...any) { _, _ = fmt.Fprintf(s.out, format, args...) }
+
 // watch shows the sale until it is over.
 func (s *sale) watch(ctx context.Context, show screen) {
 	began := time.Now()
 	for on := true; on; {
 		on = s.sleep(show.every)
-		levels, err := s.stock.Stock(ctx, sku)
-		if err != nil {
-			continue // a line less
+		line := "Redis does not answer"
+		if levels, err := s.stock.Stock(ctx, sku); err == nil {
+			l := levels[sku]
+			line = fmt.Sprintf("[%-20s] paid %3d, held %3d, left %3d, %s clicks",
+				strings.Repeat("#", int(20*l.Sold/s.units)), l.Sold, l.Reserved, l.Left, grouped(s.clicks.Load()))
 		}
-		l := levels[sku]
-		bar := strings.Repeat("#", int(20*l.Sold/s.units))
-		line := fmt.Sprintf("%4.1f s [%-20s] paid %3d, held %3d, left %3d, %s clicks",
-			time.Since(began).Seconds(), bar, l.Sold, l.Reserved, l.Left, grouped(s.clicks.Load()))
+		line = fmt.Sprintf("%4.1f s %s", time.Since(began).Seconds(), line)
 		if show.live {
-			fmt.Fprintf(show.out, "\r\x1b[K%s", line)
+			show.say("\r\x1b[K%s", line)
 		} else {
-			fmt.Fprintln(show.out, line)
+			show.say("%s\n", line)
 		}
 	}
 	if show.live {
-		fmt.Fprintln(show.out)
+		show.say("\n")
 	}
 	st := s.stock.Stats()
-	fmt.Fprintf(show.out, "\n%s clicks: %s were answered \"sold out\" from memory. The others, with payments\nand cancels, were %s calls; they shared %s round trips to Redis.\n",
+	show.say("\n%s clicks: %s were answered \"sold out\" from memory. The others, with payments\nand cancels, were %s calls; they shared %s round trips to Redis.\n",
 		grouped(s.clicks.Load()), grouped(int64(st.FromMemory)), grouped(int64(st.Calls+st.Joined)), grouped(int64(st.Batches)))
 }
 
