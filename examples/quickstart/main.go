@@ -52,7 +52,7 @@ func sell(ctx context.Context, rdb *redis.Client, buyers int, units int64, show 
 	s.staff.Go(func() { _ = activity.Run(s.open) }) // takes back what is not paid for in time
 	for n := range buyers {
 		s.crowd.Go(func() { s.buyer(ctx, n, "first") })
-		if n%50 == 3 { // greedy: two orders at once
+		if n%5 == 3 { // greedy: two orders at once
 			s.crowd.Go(func() { s.buyer(ctx, n, "second") })
 		}
 	}
@@ -77,7 +77,8 @@ func (s *sale) buyer(ctx context.Context, n int, which string) {
 	order := stock.Order{ID: user + "-" + which, User: user, Items: []stock.Item{{SKU: sku, Qty: 1}}}
 	ref := stock.Ref{ID: order.ID, User: user}
 	twice := n%4 == 0 // impatient
-	for pause := rand.N(time.Second); s.sleep(pause); pause = 100*time.Millisecond + rand.N(300*time.Millisecond) {
+	arrives := time.Duration(n*7919%1000) * time.Millisecond
+	for pause := arrives; s.sleep(pause); pause = 100*time.Millisecond + rand.N(300*time.Millisecond) {
 		err := s.click(ctx, order, twice)
 		twice = false
 		if errors.Is(err, stock.ErrInsufficient) {
@@ -92,9 +93,9 @@ func (s *sale) buyer(ctx context.Context, n int, which string) {
 		case 0: // leaves without a word
 			res.State = stock.Expired
 		case 1, 2:
-			res, _ = sure(ctx, func() (stock.Result, error) { return s.stock.Cancel(ctx, ref, "changed my mind") })
+			res, _ = s.sure(ctx, func() (stock.Result, error) { return s.stock.Cancel(ctx, ref, "changed my mind") })
 		default:
-			res, _ = sure(ctx, func() (stock.Result, error) { return s.stock.Confirm(ctx, ref) })
+			res, _ = s.sure(ctx, func() (stock.Result, error) { return s.stock.Confirm(ctx, ref) })
 		}
 		s.tell(order, res.State)
 		return

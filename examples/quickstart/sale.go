@@ -60,8 +60,9 @@ type sale struct {
 	paid   atomic.Int64
 	clicks atomic.Int64
 
-	mu   sync.Mutex
-	told map[string]stock.State // by order id: the end that its buyer was told of
+	mu      sync.Mutex
+	told    map[string]stock.State // by order id: the end that its buyer was told of
+	trouble error                  // the last call that had to be repeated
 }
 
 // patience is when a sale that does not sell everything is given up.
@@ -78,7 +79,10 @@ func (s *sale) end(ctx context.Context) error {
 	s.crowd.Wait()
 	s.close()
 	s.staff.Wait()
-	return ctx.Err()
+	if ctx.Err() == nil {
+		return nil
+	}
+	return errors.Join(ctx.Err(), s.trouble)
 }
 
 // sleep reports false when the sale is over.
@@ -96,7 +100,7 @@ func (s *sale) sleep(d time.Duration) bool {
 func (s *sale) click(ctx context.Context, order stock.Order, twice bool) error {
 	reserve := func(o stock.Order) error {
 		s.clicks.Add(1)
-		_, err := sure(ctx, func() (stock.Result, error) { return s.stock.Reserve(ctx, o) })
+		_, err := s.sure(ctx, func() (stock.Result, error) { return s.stock.Reserve(ctx, o) })
 		return err
 	}
 	if !twice {
@@ -119,12 +123,15 @@ func (s *sale) click(ctx context.Context, order stock.Order, twice bool) error {
 
 // sure repeats a call until it is known what came of it. That is always safe: the
 // same call is never done twice.
-func sure(ctx context.Context, call func() (stock.Result, error)) (stock.Result, error) {
+func (s *sale) sure(ctx context.Context, call func() (stock.Result, error)) (stock.Result, error) {
 	for {
 		res, err := call()
 		if !errors.Is(err, stock.ErrUnknown) && !errors.Is(err, stock.ErrUnavailable) || ctx.Err() != nil {
 			return res, err
 		}
+		s.mu.Lock()
+		s.trouble = err
+		s.mu.Unlock()
 		select {
 		case <-time.After(100 * time.Millisecond):
 		case <-ctx.Done():
