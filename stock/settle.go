@@ -104,17 +104,11 @@ const (
 
 // do settles o together with the calls of other goroutines.
 func (a *Activity) do(ctx context.Context, o *op) (Result, error) {
-	var out outcome
-	var err error
-	if a.opts.Unmerged {
-		out, err = a.alone(ctx, o)
-	} else {
-		id := o.text
-		if o.reason != "" {
-			id = "" // two reasons are two calls
-		}
-		out, err = a.group.Do(ctx, "", id, o, len(o.text)+24)
+	id := o.text
+	if o.reason != "" {
+		id = "" // two reasons are two calls
 	}
+	out, err := a.group.Do(ctx, a.lane(o), id, o, len(o.text)+24)
 	if err == nil {
 		err = out.err
 	}
@@ -173,13 +167,16 @@ func (a *Activity) result(o *op, out outcome) (Result, error) {
 		if out.sku != "" {
 			return res, a.wrap(o, fmt.Errorf("%w: sku %q was loaded with %d units", ErrConflict, out.sku, out.a))
 		}
+		if o.items == nil {
+			return res, a.wrap(o, fmt.Errorf("%w: the order is another user's", ErrConflict))
+		}
 		return res, a.wrap(o, ErrConflict)
 	case codeHalted:
 		return res, a.wrap(o, fmt.Errorf("%w: %s", ErrHalted, out.sku))
 	case codeNotOpen:
-		return res, a.wrap(o, fmt.Errorf("%w: opens at %v", ErrNotOpen, a.opts.OpensAt))
+		return res, a.wrap(o, fmt.Errorf("%w: opens at %s", ErrNotOpen, a.opts.OpensAt.Format(time.RFC3339)))
 	case codeEnded:
-		return res, a.wrap(o, fmt.Errorf("%w at %v", ErrEnded, a.opts.ClosesAt))
+		return res, a.wrap(o, fmt.Errorf("%w at %s", ErrEnded, a.opts.ClosesAt.Format(time.RFC3339)))
 	case codeNotEligible:
 		return res, a.wrap(o, ErrNotEligible)
 	case codeNoSKU:
@@ -219,13 +216,16 @@ func ended(verb byte, state State) error {
 	return nil
 }
 
-// alone settles o in a round trip of its own.
-func (a *Activity) alone(ctx context.Context, o *op) (outcome, error) {
-	out, err := a.flush(ctx, "", []*op{o})
-	if err != nil {
-		return outcome{}, err
+// lane returns the queue that o waits in. Confirms and cancels do not stand behind
+// thousands of orders: their holds might end meanwhile.
+func (a *Activity) lane(o *op) string {
+	switch {
+	case a.opts.Unmerged:
+		return o.text
+	case o.verb == 'C' || o.verb == 'X' || o.verb == 'S':
+		return "settled orders"
 	}
-	return out[0], nil
+	return "orders"
 }
 
 // flush settles a batch with one script call.
