@@ -99,14 +99,16 @@ const (
 	codeLimit
 	codeNotFound
 	codeOverflow   = 13
-	codeSuperseded = 14 // an attempt of a call that was answered meanwhile: nobody listens
+	codeSuperseded = 14 // an earlier attempt of this call was refused, and so is every other
 )
 
 // do settles o together with the calls of other goroutines.
 func (a *Activity) do(ctx context.Context, o *op) (Result, error) {
 	id := o.text
-	if o.reason != "" {
-		id = "" // two reasons are two calls
+	if o.reason != "" || o.verb == 'S' || o.verb == 'C' {
+		// Two reasons are two calls. A Lookup or Confirm must not take the answer to
+		// one that was sent before its order was settled.
+		id = ""
 	}
 	out, err := a.group.Do(ctx, a.lane(o), id, o, len(o.text)+24)
 	if err == nil {
@@ -188,6 +190,10 @@ func (a *Activity) result(o *op, out outcome) (Result, error) {
 		return res, a.wrap(o, &LimitError{SKU: out.sku, Have: out.a, Limit: out.b})
 	case codeNotFound:
 		return res, a.wrap(o, ErrNotFound)
+	case codeSuperseded:
+		// Its reply was lost, and with it the reason; what is left is that nothing
+		// happened and nothing will. Mostly nobody listens any more.
+		return res, a.wrap(o, fmt.Errorf("%w: refused, and the reason was lost: try again", ErrUnavailable))
 	case codeOverflow:
 		return res, a.wrap(o, fmt.Errorf("%w: more than 2^52 units of sku %q", ErrInvalid, out.sku))
 	}

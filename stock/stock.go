@@ -164,7 +164,7 @@ type Activity struct {
 	events events
 	undone undone
 	stats  counters
-	closed atomic.Bool
+	closed atomic.Bool // for answers from memory, which the group does not see
 }
 
 // The kinds of an activity's keys.
