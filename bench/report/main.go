@@ -10,7 +10,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -60,7 +59,7 @@ func report(ctx context.Context, count int, bench, benchtime, out string) error 
 		return fmt.Errorf("no benchmark matches -bench %s", bench)
 	}
 	m := describe(ctx, benchtime, count)
-	p := newProgress(os.Stderr, total*count)
+	p := newProgress(total * count)
 	for i := range count {
 		// A round is a run of its own, so that a machine that is slow for a while is
 		// slow for all rows of one round and not for all rounds of one row.
@@ -114,20 +113,17 @@ func round(ctx context.Context, binary, bench, benchtime string, each func(line 
 	return nil
 }
 
-// A progress is a bar on a terminal, and a line now and then elsewhere.
+// A progress is a bar on standard error if that is a terminal, and a line now and then elsewhere.
 type progress struct {
-	w           io.Writer
 	bar         bool
 	done, total int
 	began       time.Time
 	last        time.Time
 }
 
-func newProgress(f *os.File, total int) *progress {
-	info, err := f.Stat()
-	return &progress{
-		w: f, bar: err == nil && info.Mode()&os.ModeCharDevice != 0, total: total, began: time.Now(),
-	}
+func newProgress(total int) *progress {
+	info, err := os.Stderr.Stat()
+	return &progress{bar: err == nil && info.Mode()&os.ModeCharDevice != 0, total: total, began: time.Now()}
 }
 
 func (p *progress) step(what string) {
@@ -136,19 +132,19 @@ func (p *progress) step(what string) {
 	if p.bar {
 		const width = 30
 		full := width * p.done / p.total
-		fmt.Fprintf(p.w, "\r\033[K[%s%s] %d/%d, %s left, %s", strings.Repeat("#", full),
+		fmt.Fprintf(os.Stderr, "\r\033[K[%s%s] %d/%d, %s left, %s", strings.Repeat("#", full),
 			strings.Repeat(".", width-full), p.done, p.total, left.Round(time.Second), what)
 		return
 	}
 	if time.Since(p.last) > 10*time.Second {
 		p.last = time.Now()
-		fmt.Fprintf(p.w, "%d/%d, %s left, %s\n", p.done, p.total, left.Round(time.Second), what)
+		fmt.Fprintf(os.Stderr, "%d/%d, %s left, %s\n", p.done, p.total, left.Round(time.Second), what)
 	}
 }
 
 func (p *progress) end() {
 	if p.bar {
-		fmt.Fprint(p.w, "\r\033[K")
+		fmt.Fprint(os.Stderr, "\r\033[K")
 	}
-	fmt.Fprintf(p.w, "%d rows in %s\n", p.total, time.Since(p.began).Round(time.Second))
+	fmt.Fprintf(os.Stderr, "%d rows in %s\n", p.total, time.Since(p.began).Round(time.Second))
 }
