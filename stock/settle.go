@@ -50,7 +50,11 @@ func newOp(verb, separator byte, id, user string, items []Item) *op {
 	for i := range items {
 		size += len(items[i].SKU) + 12
 	}
-	b := make([]byte, 0, size)
+	var small [128]byte // the usual order makes no garbage but its text
+	b := small[:0]
+	if size > len(small) {
+		b = make([]byte, 0, size)
+	}
 	b = append(b, verb)
 	b = strconv.AppendInt(b, int64(len(id)), 10)
 	b = append(b, separator)
@@ -320,12 +324,14 @@ func (a *Activity) usersGiven() bool {
 }
 
 // arguments are ARGV of settle.lua for the ops of batch, which follow before
-// others under the same nonce. Each SKU is named once.
+// others under the same nonce. Each SKU is named once. What an op has is passed
+// by pointer: a string in an interface would be allocated once more.
 func (a *Activity) arguments(batch []*op, nonce string, before int) []any {
 	index := make(map[string]int, 4)
 	skus := make([]any, 0, 4)
 	shapes := make([]any, len(batch))
 	var buf []byte
+	shape := new(string) // of the op before: most of a batch are alike
 	for i, o := range batch {
 		buf = append(buf[:0], o.verb)
 		if o.verb == 'X' {
@@ -343,22 +349,26 @@ func (a *Activity) arguments(batch []*op, nonce string, before int) []any {
 			buf = strconv.AppendInt(buf, it.Qty, 10)
 			buf = append(buf, ';')
 		}
-		shapes[i] = string(buf)
+		if string(buf) != *shape {
+			s := string(buf)
+			shape = &s
+		}
+		shapes[i] = shape
 	}
 	args := make([]any, 0, 5+len(a.args)+len(skus)+4*len(batch))
 	args = append(args, "0", nonce, before, len(batch), len(skus))
 	args = append(args, a.args...)
 	args = append(args, skus...)
 	for _, o := range batch {
-		args = append(args, o.field)
+		args = append(args, &o.field)
 	}
 	for _, o := range batch {
-		args = append(args, o.body)
+		args = append(args, &o.body)
 	}
 	args = append(args, shapes...)
 	if a.usersGiven() {
 		for _, o := range batch {
-			args = append(args, o.user)
+			args = append(args, &o.user)
 		}
 	}
 	return args
