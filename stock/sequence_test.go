@@ -111,7 +111,7 @@ func runSequence(t *testing.T, a *Activity, rng *rand.Rand, steps int, between f
 			want = func(now int64) answer { return m.lookup(ref, now) }
 		default:
 			items := []Item{{skus[rng.IntN(4)], 1 + rng.Int64N(6)}}
-			if rng.IntN(30) == 0 {
+			if rng.IntN(8) == 0 {
 				items[0].Qty = maxQty
 			}
 			what = fmt.Sprintf("Restock %s %+v", id, items)
