@@ -87,7 +87,8 @@ func New(retry Retry, sources ...string) *Script {
 // A Call is what one run of a script is given.
 type Call struct {
 	Keys []string
-	// Args are strings, byte slices or integers; they are not modified.
+	// Args are strings or pointers to them, byte slices or integers; they are not
+	// modified.
 	Args []any
 	// Resend, if not 0, is the n of an ARGV[n] that Run sets: to "0", and to
 	// "1" in every attempt that follows one which may have run, so that the
@@ -106,8 +107,8 @@ type Call struct {
 func (s *Script) Run(ctx context.Context, rdb redis.UniversalClient, c Call) (any, error) {
 	var f flight
 	for pauses := 0; ; {
-		if end := ended(ctx); end != nil {
-			return nil, f.end(s.retry, end)
+		if ended(ctx) != nil {
+			return nil, f.failure(ctx, s.retry, hopeful)
 		}
 		a := s.attempt(ctx, c, &f)
 		_ = rdb.Process(ctx, a) // the attempt holds the error
@@ -133,9 +134,9 @@ func (s *Script) RunMany(ctx context.Context, rdb redis.UniversalClient, calls [
 		open[i] = i
 	}
 	for pauses := 0; len(open) > 0; {
-		if end := ended(ctx); end != nil {
+		if ended(ctx) != nil {
 			for _, i := range open {
-				errs[i] = flights[i].end(s.retry, end)
+				errs[i] = flights[i].failure(ctx, s.retry, hopeful)
 			}
 			break
 		}
