@@ -208,12 +208,11 @@ func (q *Queue) checkServer() error {
 	ctx, cancel := lifetime.ForNew(time.Second)
 	defer cancel()
 	if !q.opts.AllowEviction {
-		err := noevict.Check(ctx, q.rdb)
-		if errors.Is(err, noevict.ErrEvicts) {
-			return fmt.Errorf("%w: the server may evict jobs: %w (or set Options.AllowEviction)", ErrInvalid, err)
-		}
+		policy, err := noevict.Check(ctx, q.rdb)
 		if err != nil {
 			q.opts.Logger.Warn("delayqueue: it is not known whether the server evicts keys; it must not", "error", err)
+		} else if policy != noevict.NoEviction {
+			return fmt.Errorf("%w: maxmemory-policy is %s: the server may evict jobs; set noeviction, or Options.AllowEviction", ErrInvalid, policy)
 		}
 	}
 	ctx, cancel = lifetime.ForNew(time.Second)
