@@ -214,7 +214,7 @@ func history(rt *rapid.T, t *testing.T, q *Queue, faults *redistest.Faults) erro
 	var known []*Delivery
 	anID, odds := rapid.SampledFrom(ids), rapid.IntRange(0, 9)
 	seconds := rapid.IntRange(-3, 40)
-	for step := range rapid.IntRange(10, 60).Draw(rt, "steps") {
+	for step := range rapid.IntRange(30, 60).Draw(rt, "steps") {
 		// To the next second, or far beyond it.
 		now := time.Now()
 		now = now.Truncate(time.Second).Add(time.Second)
@@ -239,7 +239,7 @@ func history(rt *rapid.T, t *testing.T, q *Queue, faults *redistest.Faults) erro
 				j.At, j.Delay = time.Time{}, sec
 			}
 			unique, p := "", Reject
-			if odds.Draw(rt, "unique") < 4 {
+			if odds.Draw(rt, "unique") < 7 {
 				unique = rapid.SampledFrom([]string{"u", "v"}).Draw(rt, "key")
 				p = rapid.SampledFrom([]Policy{Reject, Replace, Extend}).Draw(rt, "policy")
 				j.Unique = &Unique{unique, p}
@@ -431,12 +431,14 @@ func TestHistoriesCatch(t *testing.T) {
 			*c.script = script.New(script.Token, readLua, strings.Replace(c.lua, c.old, c.new, 1))
 			var caught error
 			n, lost := 0, 0
-			rapid.Check(t, func(rt *rapid.T) {
-				if caught == nil {
-					n++
-					caught = bubbled(t, rt, &lost)
-				}
-			})
+			for round := 0; caught == nil && round < 10; round++ {
+				rapid.Check(t, func(rt *rapid.T) {
+					if caught == nil {
+						n++
+						caught = bubbled(t, rt, &lost)
+					}
+				})
+			}
 			require.Error(t, caught)
 			t.Logf("history %d: %v", n, caught)
 		})
