@@ -94,7 +94,7 @@ func (c *claimer) parse(reply any, token string) (claim, error) {
 		record, _ := r[1].(string)
 		attempts, _ := r[2].(int64)
 		crashes, _ := r[3].(int64)
-		due, _ := r[4].(int64)
+		due := score(r[4])
 		body, _, err := parseRecord(record)
 		if err != nil {
 			// Its lease runs out and it dies in the end: nobody here can read it.

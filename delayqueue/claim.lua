@@ -16,11 +16,12 @@
 
 local token, k = ARGV[3], tonumber(ARGV[4])
 local again = ARGV[1] == '1' or ARGV[10] == '1'
-local reply = { us, -1, -1, 0, 0, 0 }
+-- Lists have counters of their own: # searches.
+local reply, r = { us, -1, -1, 0, 0, 0 }, 6
 
 local function deliver(id, record, attempts, crashes, due)
-  local r = #reply
   reply[r + 1], reply[r + 2], reply[r + 3], reply[r + 4], reply[r + 5] = id, record, attempts, crashes, due
+  r = r + 5
 end
 
 local function finish()
@@ -38,7 +39,7 @@ if last >= tonumber(ARGV[2]) then
     for i = 1, #ids do
       local s = states[i] and parse(states[i])
       if s and records[i] and s.token == token and (s.kind == 'R' or s.kind == 'U') then
-        deliver(ids[i], records[i], s.attempts, s.crashes, tonumber(s.due))
+        deliver(ids[i], records[i], s.attempts, s.crashes, s.due)
       end
     end
   end
@@ -57,7 +58,7 @@ if expired < k then
   local due = call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, k - expired)
   for i = 1, #due, 2 do
     ids[#ids + 1] = due[i]
-    scores[#ids] = format('%d', due[i + 1])
+    scores[#ids] = due[i + 1]
   end
 end
 
@@ -66,30 +67,38 @@ local records, states, bytes = {}, {}, 0
 local taken = 0
 while taken < #ids and bytes < tonumber(ARGV[7]) do
   local from, to = taken, math.min(#ids, taken + 64)
-  local r = call('HMGET', KEYS[3], unpack(ids, taken + 1, to))
-  local s = call('HMGET', KEYS[4], unpack(ids, taken + 1, to))
+  local found = call('HMGET', KEYS[3], unpack(ids, taken + 1, to))
+  local stated = call('HMGET', KEYS[4], unpack(ids, taken + 1, to))
   for i = from + 1, to do
-    records[i], states[i] = r[i - from], s[i - from]
+    records[i], states[i] = found[i - from], stated[i - from]
     if bytes >= tonumber(ARGV[7]) then break end
     bytes = bytes + (records[i] and #records[i] or 0)
     taken = i
   end
 end
 
+local fresh = token .. ' - 0 0 '
 local end_of_lease = format('%d', now + tonumber(ARGV[5]))
 local from_due, from_run, leases, texts, forget = {}, {}, {}, {}, {}
 local dead, freed, claimed = {}, {}, { ARGV[2] }
+local t, c, d = 0, 0, 0 -- of texts, claimed, from_due
 for i = 1, taken do
   local id, record, state = ids[i], records[i], states[i]
   local died
   if not record then -- its body is gone: nothing can run
     reply[6] = reply[6] + 1
     forget[#forget + 1] = id
-    if scores[i] then from_due[#from_due + 1] = id else from_run[#from_run + 1] = id end
+    if scores[i] then
+      d = d + 1
+      from_due[d] = id
+    else
+      from_run[#from_run + 1] = id
+    end
   elseif not state and scores[i] and sub(record, 9, 10) == '::' then -- a fresh, plain job
-    texts[#texts + 1] = id
-    texts[#texts + 1] = 'R' .. sub(record, 1, 8) .. token .. ' - 0 0 ' .. scores[i] .. '  0:'
-    deliver(id, record, 0, 0, tonumber(scores[i]))
+    texts[t + 1], texts[t + 2] = id, 'R' .. sub(record, 1, 8) .. fresh .. scores[i] .. '  0:'
+    t = t + 2
+    reply[r + 1], reply[r + 2], reply[r + 3], reply[r + 4], reply[r + 5] = id, record, 0, 0, scores[i]
+    r = r + 5
   else
     local s
     if state then
@@ -113,13 +122,18 @@ for i = 1, taken do
         from_run[#from_run + 1] = id
       end
     end
-    texts[#texts + 1], texts[#texts + 2] = id, pack(s)
-    if not died then deliver(id, record, s.attempts, s.crashes, tonumber(s.due)) end
+    texts[t + 1], texts[t + 2] = id, pack(s)
+    t = t + 2
+    if not died then deliver(id, record, s.attempts, s.crashes, s.due) end
   end
   if record and not died then
-    leases[#leases + 1], leases[#leases + 2] = end_of_lease, id
-    claimed[#claimed + 1] = id
-    if scores[i] then from_due[#from_due + 1] = id end
+    c = c + 1
+    leases[2 * c - 1], leases[2 * c] = end_of_lease, id
+    claimed[c + 1] = id
+    if scores[i] then
+      d = d + 1
+      from_due[d] = id
+    end
   end
 end
 

@@ -74,6 +74,9 @@ func score(v any) int64 {
 	if !ok {
 		return -1
 	}
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return n
+	}
 	f, err := strconv.ParseFloat(s, 64)
 	if err != nil {
 		return -1

@@ -16,6 +16,7 @@ local states = call('HMGET', KEYS[4], unpack(ARGV, ids_at + 1, ids_at + n))
 
 local leave, ended, kept, texts, due, dead, freed = {}, {}, {}, {}, {}, {}, {}
 local reply, gone, earliest = {}, nil, nil
+local left, acked = 0, 0 -- of leave and ended: # searches
 
 -- What is told to a delivery that does not hold the job: did it settle it before?
 local function late(i, state)
@@ -36,10 +37,12 @@ for i = 1, n do
     reply[i] = late(i, state)
   else
     reply[i] = 0
-    leave[#leave + 1] = id
+    left = left + 1
+    leave[left] = id
     if verb == 'A' then
-      ended[#ended + 1] = id
-      kept[#kept + 1], kept[#kept + 2] = id, 'A' .. sub(state, 2, 9) .. token
+      acked = acked + 1
+      ended[acked] = id
+      kept[2 * acked - 1], kept[2 * acked] = id, 'A' .. sub(state, 2, 9) .. token
       if kind == 'U' then freed[#freed + 1], freed[#freed + 2] = parse(state).unique, id end
     else
       local s = parse(state)
