@@ -27,8 +27,7 @@ end
 
 local have = call('HMGET', KEYS[3], unpack(ARGV, ids_at + 1, ids_at + n))
 local gone = verdicts(window, { unpack(ARGV, ids_at + 1, ids_at + n) })
-local head = head_of(KEYS[2]) -- for its type alone
-head = head_of(KEYS[1])
+local head = head_of(KEYS[1])
 
 -- What this batch has changed so far.
 local record_now, due_now, holder_now, forget = {}, {}, {}, {}

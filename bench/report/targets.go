@@ -22,6 +22,12 @@ var targets = []target{
 	{work: "StockDeduct", impl: "spillway", param: "goroutines=64", unit: "B/order", atMost: 200},
 	{work: "StockDeduct", impl: "spillway-reserve", param: "goroutines=64", unit: "B/order", atMost: 200},
 	{work: "StockSoldOut", impl: "spillway", than: "round-trip", unit: "ops/s", atLeast: 50},
+	{work: "DelayQueueAdd", impl: "spillway", param: "goroutines=64", than: "asynq", unit: "ops/s", atLeast: 1},
+	{work: "DelayQueueAddMany", impl: "spillway", than: "asynq", unit: "ops/s", atLeast: 3},
+	{work: "DelayQueueProcess", impl: "spillway", than: "asynq", unit: "ops/s", atLeast: 8},
+	{work: "DelayQueueLatency", impl: "spillway", unit: "p99-ms", atMost: 10},
+	{work: "DelayQueueLatency", impl: "spillway", unit: "early-ms", atMost: 0.001},
+	{work: "DelayQueueMemory", impl: "spillway", unit: "B/job", atMost: 300},
 }
 
 func (t target) String() string {
