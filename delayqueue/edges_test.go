@@ -310,8 +310,8 @@ func TestBubblePeriodic(t *testing.T) {
 			stop := fleet()
 			time.Sleep(3*time.Hour + 30*time.Minute) // the bubble began at midnight
 			synctest.Wait()
-			require.Len(t, s.list, 4)
-			for _, d := range s.list {
+			require.Len(t, s.all(), 4)
+			for _, d := range s.all() {
 				require.Equal(t, 7, d.Due.Minute())
 				require.Equal(t, 1, s.count(d.ID))
 			}
@@ -319,9 +319,11 @@ func TestBubblePeriodic(t *testing.T) {
 			time.Sleep(5 * time.Hour)
 			stop = fleet()
 			time.Sleep(10 * time.Second)
-			require.Len(t, s.list, 4+want, "CatchUp %d", catchUp)
+			synctest.Wait()
+			require.Len(t, s.all(), 4+want, "CatchUp %d", catchUp)
 			time.Sleep(time.Hour)
-			require.Len(t, s.list, 5+want)
+			synctest.Wait()
+			require.Len(t, s.all(), 5+want)
 			stop()
 		})
 	}
@@ -336,9 +338,9 @@ func TestBubblePeriodicEvery(t *testing.T) {
 		defer cancel()
 		require.NoError(t, q.RunPeriodic(ctx, Periodic{Name: "every", Every: 7 * time.Second}))
 		synctest.Wait()
-		require.InDelta(t, 3600/7, len(s.list), 1)
-		for i, d := range s.list {
-			require.Zero(t, d.Due.Sub(s.list[0].Due)-time.Duration(i)*7*time.Second)
+		require.InDelta(t, 3600/7, len(s.all()), 1)
+		for i, d := range s.all() {
+			require.Zero(t, d.Due.Sub(s.all()[0].Due)-time.Duration(i)*7*time.Second)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -75,6 +76,13 @@ func (s *seen) next(t testing.TB) string {
 	}
 }
 
+// all returns what ran so far.
+func (s *seen) all() []Delivery {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.list)
+}
+
 func (s *seen) count(id string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,8 +126,8 @@ func TestLife(t *testing.T) {
 		_, err = q.Add(ctx, Job{ID: "now", Body: []byte("b\x00\r\n{}"), Unique: nil, MaxAttempts: 7})
 		require.NoError(t, err)
 		require.Equal(t, "now", s.next(t))
-		require.Equal(t, "b\x00\r\n{}", string(s.list[0].Body))
-		require.Equal(t, 1, s.list[0].Attempt)
+		require.Equal(t, "b\x00\r\n{}", string(s.all()[0].Body))
+		require.Equal(t, 1, s.all()[0].Attempt)
 		eventually(t, "acked", func() bool { return state(t, q, "now") == Finished })
 		_, err = q.Add(ctx, Job{ID: "now"})
 		require.ErrorIs(t, err, ErrDuplicate)
