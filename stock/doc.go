@@ -46,8 +46,15 @@
 // shop's order table: read the journal into one.
 //
 // Time is the Redis server's. A clock that is set forward ends holds early; one that
-// is set back by more than a second makes them last longer by as much, and neither
-// oversells.
+// is set back by more than a second makes them, and those made soon after, last
+// longer by as much, and neither oversells.
+//
+// Holds are released by Run and by calls, at most 256 by one call: after an hour
+// without either, an order may be refused although older holds are due.
+//
+// After ErrUnknown an attempt may still be on its way, for as long as a network can
+// delay it. A new call of the same id settles the order once, whichever comes first,
+// but if that new call is refused, the old attempt is not: Cancel forbids both.
 //
 // A refusal is not recorded. Calls of several processes, or of goroutines that do
 // not wait for each other, are settled in the order in which they reach Redis.
