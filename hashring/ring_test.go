@@ -42,10 +42,10 @@ func owners(t testing.TB, r *Ring, keys []string) []string {
 func TestGoldenVectors(t *testing.T) {
 	r := newTestRing(t, []Node{{ID: "cache-a"}, {ID: "cache-b"}, {ID: "cache-c", Weight: 2}, {ID: "缓存"}}, Options{})
 	for key, want := range map[string]string{
-		"": "缓存 cache-a cache-c cache-b",
-		"user:1": "cache-c 缓存 cache-b cache-a",
+		"":        "缓存 cache-a cache-c cache-b",
+		"user:1":  "cache-c 缓存 cache-b cache-a",
 		"room:42": "缓存 cache-a cache-b cache-c",
-		"商品:7": "cache-a 缓存 cache-c cache-b",
+		"商品:7":    "cache-a 缓存 cache-c cache-b",
 		"a long key with spaces, of more than thirty-two bytes": "cache-a cache-c 缓存 cache-b",
 	} {
 		var ids []string
@@ -287,11 +287,11 @@ func TestEmptyRing(t *testing.T) {
 
 func TestInvalid(t *testing.T) {
 	for want, opts := range map[string]Options{
-		"VirtualNodes -1":   {VirtualNodes: -1},
+		"VirtualNodes -1":    {VirtualNodes: -1},
 		"VirtualNodes 70000": {VirtualNodes: 70000},
-		"LoadFactor 0.9":    {LoadFactor: 0.9},
-		"LoadFactor 101":    {LoadFactor: 101},
-		"Rise -1":           {Rise: -1},
+		"LoadFactor 0.9":     {LoadFactor: 0.9},
+		"LoadFactor 101":     {LoadFactor: 101},
+		"Rise -1":            {Rise: -1},
 	} {
 		_, err := New(fleet(1), opts)
 		require.ErrorIs(t, err, ErrInvalid)
