@@ -28,7 +28,7 @@ func (c *Counter) Add(id int64, field string, delta int64) error {
 	// The object stays in the map while the lock is held, so that a read that comes
 	// after this call finds it.
 	s.mu.RLock()
-	o, ok := s.objects[n], true
+	o, ok := s.find(n), true
 	if o != nil {
 		ok = s.add(o, f, delta)
 	}

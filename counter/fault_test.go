@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -321,10 +320,11 @@ func TestResendsEndBeforeTheTokenDoes(t *testing.T) {
 		faults.Add(redistest.Rule{Do: redistest.CutAfter, Match: "eval"})
 		faults.Add(redistest.Rule{Do: redistest.CutBefore, Match: "eval", Times: -1})
 		require.ErrorIs(t, c.Flush(t.Context()), ErrUnknown)
-		synctest.Wait()
+		c.turn <- struct{}{}
 		flight := c.shards[shardOf(name{id: 1})].flight
 		assert.WithinDuration(t, time.Now(), flight.unknown, 6*time.Second)
 		flight.unknown = flight.unknown.Add(-resendFor) // a day of attempts, one a minute
+		<-c.turn
 		time.Sleep(2 * time.Minute)
 		faults.Clear()
 		assert.Equal(t, Stats{Flushes: 1, Objects: 1, Failures: c.Stats().Failures, Dropped: 1}, c.Stats())

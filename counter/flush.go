@@ -156,7 +156,11 @@ func (s *shard) forget(o *object) {
 			return
 		}
 	}
-	delete(s.objects, o.name)
+	if o.name.sub == 0 {
+		delete(s.objects, o.name.id)
+	} else {
+		delete(s.spread, o.name)
+	}
 }
 
 // stored takes in the answer to a shard's batch.

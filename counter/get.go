@@ -148,7 +148,7 @@ func (c *Counter) read(ctx context.Context, reads []*read) (again []*read, err e
 
 // before takes down what is not known to be stored. It is called with the shard's mu.
 func (l *look) before(s *shard) {
-	l.o = s.objects[l.name]
+	l.o = s.find(l.name)
 	if l.o == nil {
 		return
 	}

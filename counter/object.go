@@ -48,9 +48,10 @@ type shard struct {
 	state atomic.Uint32
 
 	mu      sync.RWMutex
-	objects map[name]*object
-	seq     uint64 // of the last batch
-	flight  *batch // not known to be stored; nil if none
+	objects map[int64]*object // with sub 0, apart since a look-up by a number is cheaper
+	spread  map[name]*object  // the others
+	seq     uint64            // of the last batch
+	flight  *batch            // not known to be stored; nil if none
 
 	queue sync.Mutex // over dirty; may be taken under mu
 	dirty []*object
@@ -59,7 +60,7 @@ type shard struct {
 func (s *shard) init(c *Counter, i int) {
 	s.space = key.New(c.opts.Prefix, "counter", layout, c.schema.Name+"/"+strconv.Itoa(i))
 	s.token = s.space.Key("f:" + c.nonce)
-	s.objects = map[name]*object{}
+	s.objects, s.spread = map[int64]*object{}, map[name]*object{}
 }
 
 // The states of a shard, which are all that Add has to ask.
@@ -80,16 +81,28 @@ func (s *shard) keyOf(n name) string {
 	return s.space.Key(k)
 }
 
+// find returns the object of that name, or nil. It is called with mu held.
+func (s *shard) find(n name) *object {
+	if n.sub == 0 {
+		return s.objects[n.id]
+	}
+	return s.spread[n]
+}
+
 // object returns the object of that name, making it if need be; nil after Close. It
 // is called with mu held for writing.
 func (s *shard) object(n name, fields int) *object {
-	o := s.objects[n]
+	o := s.find(n)
 	if o == nil && s.state.Load() != closed {
 		o = &object{
 			name: n, key: s.keyOf(n),
 			cells: make([]atomic.Int64, fields), flight: make([]int64, fields), rest: make([]int64, fields),
 		}
-		s.objects[n] = o
+		if n.sub == 0 {
+			s.objects[n.id] = o
+		} else {
+			s.spread[n] = o
+		}
 	}
 	return o
 }
@@ -133,13 +146,20 @@ func (s *shard) poison() {
 	defer s.mu.Unlock()
 	s.state.Store(closed)
 	for _, o := range s.objects {
-		some := false
-		for i := range o.cells {
-			o.rest[i] = o.cells[i].Swap(poisoned)
-			some = some || o.rest[i] != 0
-		}
-		if some {
-			s.enqueue(o)
-		}
+		s.poisonOne(o)
+	}
+	for _, o := range s.spread {
+		s.poisonOne(o)
+	}
+}
+
+func (s *shard) poisonOne(o *object) {
+	some := false
+	for i := range o.cells {
+		o.rest[i] = o.cells[i].Swap(poisoned)
+		some = some || o.rest[i] != 0
+	}
+	if some {
+		s.enqueue(o)
 	}
 }
