@@ -115,9 +115,9 @@ const poisoned = -1 << 62
 // poisoned or full.
 func (s *shard) add(o *object, field int, delta int64) bool {
 	now := o.cells[field].Add(delta)
-	if now == delta { // it was 0: nobody may have queued the object
-		s.enqueue(o)
-	}
+	// Also if another goroutine is about to queue it: a Flush after this call must find
+	// the object.
+	s.enqueue(o)
 	if now < maxPending && now > -maxPending {
 		return true
 	}
