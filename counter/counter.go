@@ -234,8 +234,8 @@ func (c *Counter) Close(ctx context.Context) error {
 	}
 	err := c.drain(ctx)
 	c.lifetime.Stop()
-	if n := c.Pending(); n > 0 {
-		return fmt.Errorf("counter: schema %q: closed with %d objects pending: %w", c.schema.Name, n, err)
+	if err != nil {
+		return fmt.Errorf("counter: schema %q: closed with %d objects pending: %w", c.schema.Name, c.Pending(), err)
 	}
 	return nil
 }

@@ -53,9 +53,9 @@
 // All under <Prefix>:counter1:{<schema>/<shard>}, of 64 shards; an object's shard
 // follows from its id. No TTL where none is named:
 //
-//	:c:<id>                hash    a field per field that was counted; some 80 B, and 12 B a field
+//	:c:<id>                hash    a field per field that was counted; ~105 B with one, ~150 with four
 //	:c:<id>:<n>            hash    the same of a field with Spread, n from 1 to Spread
-//	:m:<id>:<field>        set     a member per member that is on; 50 to 80 B each
+//	:m:<id>:<field>        set     a member per member that is on; ~50 B each for names of 11 bytes
 //	:f:<process>           string  the number of a process's last flush; TTL 24 h
 //	:a:<process><call>     string  the token of an AddSync or a Toggle; ~100 B; TTL 1 min
 //

@@ -333,3 +333,26 @@ func TestResendsEndBeforeTheTokenDoes(t *testing.T) {
 		assert.Equal(t, int64(2), get(t, c, 1)["likes"], "it had been stored, and was not stored again")
 	})
 }
+
+// Out of memory nothing is half done: what is refused did not happen, and what was
+// gathered is stored later.
+func TestOutOfMemory(t *testing.T) {
+	proc := redistest.Server(t)
+	rdb := proc.Client()
+	c := newTestCounter(t, rdb, Options{Interval: never})
+	require.NoError(t, c.Add(1, "likes", 1))
+	require.NoError(t, c.Flush(t.Context()))
+	require.NoError(t, rdb.ConfigSet(t.Context(), "maxmemory", "1").Err())
+	require.NoError(t, c.Add(1, "likes", 1))
+	require.ErrorIs(t, c.Flush(t.Context()), ErrUnavailable)
+	_, err := c.AddSync(t.Context(), 1, "likes", 1)
+	require.ErrorIs(t, err, ErrUnavailable)
+	_, err = c.Toggle(t.Context(), 1, "likes", "ann", true)
+	require.ErrorIs(t, err, ErrUnavailable)
+	assert.Equal(t, 1, c.Pending())
+	assert.Equal(t, int64(2), get(t, c, 1)["likes"])
+	require.NoError(t, rdb.ConfigSet(t.Context(), "maxmemory", "0").Err())
+	require.NoError(t, c.Flush(t.Context()))
+	assert.Zero(t, c.Pending())
+	assert.Equal(t, int64(2), get(t, c, 1)["likes"])
+}

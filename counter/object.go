@@ -115,14 +115,14 @@ const poisoned = -1 << 62
 // poisoned or full.
 func (s *shard) add(o *object, field int, delta int64) bool {
 	now := o.cells[field].Add(delta)
+	if now >= maxPending || now <= -maxPending {
+		o.cells[field].Add(-delta)
+		return false
+	}
 	// Also if another goroutine is about to queue it: a Flush after this call must find
 	// the object.
 	s.enqueue(o)
-	if now < maxPending && now > -maxPending {
-		return true
-	}
-	o.cells[field].Add(-delta)
-	return false
+	return true
 }
 
 // enqueue puts an object into dirty, before it reports that it is there.

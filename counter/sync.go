@@ -63,7 +63,7 @@ func (c *Counter) AddSync(ctx context.Context, id int64, field string, delta int
 // with it, in the same step, also when the reply was lost and the call repeated. Give
 // such a field no Add of its own.
 //
-// Members are kept in a set, some 50 to 80 bytes each for one that is on. One round
+// Members that are on are kept in a set, some 50 bytes each with a name of 11. One round
 // trip; a change keeps a token of 100 bytes for a minute. Errors are those of AddSync.
 // After ErrUnknown the same call can be made again: the total stays right, and only
 // changed may be false for a change that the first call made.
