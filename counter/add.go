@@ -96,7 +96,7 @@ func (c *Counter) home(id int64, field int) name {
 	if spread <= 1 {
 		return name{id: id}
 	}
-	return name{id, 1 + int(c.nonce[0]^c.nonce[1]<<3^c.nonce[2]<<5)%spread}
+	return name{id, 1 + int(c.place%uint32(spread))}
 }
 
 func badDelta(delta int64) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -41,13 +42,12 @@ const (
 	maxMember  = 256     // bytes
 	maxDelta   = 1 << 32 // in one Add
 	maxPending = 1 << 53 // of one counter, not yet sent
-	maxTotal   = 1 << 53 // of one counter, exclusive; as in flush.lua
 	maxSpread  = 64
 	maxMany    = 10_000 // ids in one GetMany
 	batchSize  = 200    // objects in one script
 	shardCount = 64     // part of the layout: it decides where an object is
 	seqTTL     = 24 * time.Hour
-	resendFor  = 23 * time.Hour // less than seqTTL: see Counter.settle
+	resendFor  = 23 * time.Hour // less than seqTTL: see Counter.failed
 	answerTTL  = time.Minute    // of AddSync's and Toggle's tokens; internal/script resends for 5 s
 )
 
@@ -153,6 +153,7 @@ type Counter struct {
 	schema Schema
 	opts   Options
 	nonce  string // of this process, in the names of its tokens
+	place  uint32 // of this process, among the keys that a field spreads over
 	shards [shardCount]shard
 	calls  atomic.Uint64 // AddSync and Toggle, in their tokens
 
@@ -182,7 +183,7 @@ func New(rdb redis.UniversalClient, schema Schema, opts Options) (*Counter, erro
 		return nil, fmt.Errorf("counter: schema %q: %w", schema.Name, err)
 	}
 	c := &Counter{
-		rdb: rdb, schema: schema, opts: opts, nonce: rand.Text()[:16],
+		rdb: rdb, schema: schema, opts: opts, nonce: rand.Text()[:16], place: mathrand.Uint32(),
 		turn: make(chan struct{}, 1), stop: make(chan struct{}), lifetime: lifetime.New(),
 	}
 	for i := range c.shards {

@@ -154,6 +154,21 @@ func TestToggleCountsAMemberOnce(t *testing.T) {
 	})
 }
 
+// Processes differ in the key that they add a spread field's increments to, and the
+// keys lie in different slots.
+func TestProcessesSpread(t *testing.T) {
+	_, rdb := redistest.Mini(t)
+	keys, shards := map[name]bool{}, map[int]bool{}
+	for range 40 {
+		n := newTestCounter(t, rdb, Options{Interval: never}).home(7, 3)
+		assert.Contains(t, []int{1, 2, 3, 4}, n.sub)
+		keys[n] = true
+		shards[shardOf(n)] = true
+	}
+	assert.GreaterOrEqual(t, len(keys), 3)
+	assert.GreaterOrEqual(t, len(shards), 3)
+}
+
 func TestTotalsStayInRange(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 		c := newTestCounter(t, rdb, Options{Interval: never})
