@@ -26,7 +26,7 @@ type liking struct {
 	ID           int64
 	Seed         uint64
 	Interval     time.Duration
-	Adds         int64
+	Chunk, Adds  int64 // likes between two reports, and in all
 }
 
 // A liked is what such a process had added at a time.
@@ -34,9 +34,6 @@ type liked struct {
 	Total int64
 	At    time.Time
 }
-
-// chunk is how many likes lie between two reports.
-const chunk = 100
 
 // like is the job: its replies get lost, and now and then it waits a moment.
 func like(ctx context.Context, w *chaos.Worker) error {
@@ -58,7 +55,7 @@ func like(ctx context.Context, w *chaos.Worker) error {
 	pace := time.NewTicker(5 * time.Millisecond)
 	defer pace.Stop()
 	for total := int64(0); total < cfg.Adds && ctx.Err() == nil; {
-		for range chunk {
+		for range cfg.Chunk {
 			if err := c.Add(cfg.ID, "likes", 1); err != nil {
 				return err
 			}
@@ -66,13 +63,11 @@ func like(ctx context.Context, w *chaos.Worker) error {
 				return err
 			}
 		}
-		total += chunk
+		total += cfg.Chunk
 		if err := w.Report(liked{total, time.Now()}); err != nil {
 			return err
 		}
-		if cfg.Adds < 1e6 { // a soak does not rest
-			<-pace.C
-		}
+		<-pace.C
 	}
 	return c.Close(context.WithoutCancel(ctx))
 }
@@ -119,9 +114,9 @@ func likers(t *testing.T, cfg liking, processes, kill int, slack time.Duration) 
 // are counted exactly, a killed one loses no more than an interval and what a lost
 // reply delays. Ten million increments with SPILLWAY_SOAK=1.
 func TestKilledProcesses(t *testing.T) {
-	cfg := liking{Addr: redistest.Shared(t).Addr(), Prefix: redistest.Prefix(t), Seed: rand.Uint64(), Interval: 20 * time.Millisecond, Adds: 60_000}
+	cfg := liking{Addr: redistest.Shared(t).Addr(), Prefix: redistest.Prefix(t), Seed: rand.Uint64(), Interval: 20 * time.Millisecond, Chunk: 100, Adds: 60_000}
 	if os.Getenv("SPILLWAY_SOAK") == "1" {
-		cfg.Adds = 1_000_000
+		cfg.Chunk, cfg.Adds = 2000, 1_200_000
 	}
 	t.Logf("seed %d", cfg.Seed)
 	atLeast, reported := likers(t, cfg, 8, 3, time.Second)
@@ -134,15 +129,15 @@ func TestKilledProcesses(t *testing.T) {
 		}
 		assert.NotZero(t, atLeast[p])
 		assert.GreaterOrEqual(t, got, atLeast[p], "process %d", p)
-		assert.LessOrEqual(t, got, reported[p]+2*chunk, "process %d", p)
-		low, high = low+atLeast[p], high+reported[p]+2*chunk
+		assert.LessOrEqual(t, got, reported[p]+2*cfg.Chunk, "process %d", p)
+		low, high = low+atLeast[p], high+reported[p]+2*cfg.Chunk
 	}
 	all := get(t, reader, -1)
 	assert.GreaterOrEqual(t, all["views"]+all["hot"], low, "what all of them counted")
 	assert.LessOrEqual(t, all["views"]+all["hot"], high)
 
 	// A process that keeps everything to itself fails this test.
-	cfg.Interval, cfg.Prefix, cfg.Adds = time.Minute, redistest.Prefix(t), 60_000
+	cfg.Interval, cfg.Prefix, cfg.Adds = time.Minute, redistest.Prefix(t), 600*cfg.Chunk
 	atLeast, _ = likers(t, cfg, 1, 1, time.Second)
 	reader = newTestCounter(t, redistest.Shared(t).Client(), Options{Prefix: cfg.Prefix})
 	require.Less(t, get(t, reader, 0)["likes"], atLeast[0])
