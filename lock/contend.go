@@ -3,6 +3,7 @@ package lock
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -14,6 +15,10 @@ const (
 	// pollEvery is how often a lock that stays held is asked for although no message
 	// came and its TTL is not over: the net below lost notifications.
 	pollEvery = 2 * time.Second
+	// turnEvery is the same with Options.Fair, where asking is also how a process
+	// shows that it is alive, and how it finds that the one before it is not:
+	// WINDOW and GONE in turns.lua are made for it.
+	turnEvery = 500 * time.Millisecond
 	// rescueAfter is how long after a release a waiter that a timer woke counts as
 	// rescued; before, its message may still be on its way.
 	rescueAfter = 250 * time.Millisecond
@@ -52,7 +57,9 @@ func (g *gate) runContend(ctx context.Context, yield time.Duration) {
 	defer c.close()
 	if yield > 0 {
 		c.subscribe(ctx)
-		c.wait(ctx, yield)
+		if !g.l.opts.Fair { // there the queue decides
+			c.wait(ctx, yield)
+		}
 	}
 	for {
 		tries, waits := g.who()
@@ -89,7 +96,11 @@ func (g *gate) runContend(ctx context.Context, yield time.Duration) {
 		case c.sub == nil:
 			c.subscribe(ctx)
 		default:
-			c.wait(ctx, min(got.left+time.Millisecond, pollEvery))
+			poll := pollEvery
+			if g.l.opts.Fair {
+				poll = turnEvery
+			}
+			c.wait(ctx, min(got.left+time.Millisecond, poll))
 		}
 		if ctx.Err() != nil {
 			g.mu.Lock()
@@ -173,7 +184,7 @@ func (c *contest) granted(ctx context.Context, got answer, sent time.Time) bool 
 // granted, or may yet be, is taken back first; what arrives even later ends with
 // its TTL.
 func (c *contest) giveUp(ctx context.Context) bool {
-	if c.doubt {
+	if c.doubt || c.sub != nil && c.g.l.opts.Fair { // there is a place in the queue to give up
 		c.putBack(ctx)
 	}
 	c.g.mu.Lock()
@@ -199,7 +210,8 @@ func (c *contest) putBack(ctx context.Context) {
 // arrives, or when it takes too long: the timers are still there.
 func (c *contest) subscribe(ctx context.Context) {
 	c.sub = c.g.l.bus.Subscribe(c.g.keys.channel, func(e bus.Event) {
-		if e.Gap || e.Payload == "free" {
+		turn, is := strings.CutPrefix(e.Payload, "turn ")
+		if e.Gap || e.Payload == "free" || is && c.g.l.mine(turn) {
 			select {
 			case c.woken <- struct{}{}:
 			default:

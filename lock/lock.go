@@ -71,6 +71,10 @@ type Options struct {
 	// and they are no longer renewed, so that others get the lock at most a TTL
 	// later. 0 sets no bound.
 	MaxHold time.Duration
+	// Fair serves processes in the order in which they came, as goroutines inside a
+	// process always are. Every process that waits asks twice a second; one that is
+	// gone costs the others half a second once.
+	Fair bool
 	// Linger keeps a lease for this long after an Unlock for which nobody waits, so
 	// that the process's own next Lock needs no round trip; 0 is off, at most a
 	// third of TTL. Another process that asks for the lock ends it at once. The

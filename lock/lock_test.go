@@ -78,54 +78,58 @@ func TestLockAndUnlock(t *testing.T) {
 // Lockers, with callers that give up.
 func TestMutualExclusion(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
-		prefix := redistest.Prefix(t)
-		var (
-			inside  atomic.Int32
-			fence   atomic.Int64
-			done    atomic.Int32
-			workers sync.WaitGroup
-			lockers []*Locker
-		)
-		for range 3 {
-			l := open(t, rdb, Options{Prefix: prefix})
-			lockers = append(lockers, l)
-			for w := range 8 {
-				workers.Go(func() {
-					for i := range 30 {
-						ctx := t.Context()
-						if (w+i)%5 == 0 {
-							c, cancel := context.WithTimeout(ctx, time.Duration(i%7)*time.Millisecond)
-							defer cancel()
-							ctx = c
-						}
-						err := l.Do(ctx, "a", func(_ context.Context, s *Lease) error {
-							if inside.Add(1) != 1 {
-								return errors.New("two at a time")
-							}
-							if before := fence.Swap(s.Fence()); before >= s.Fence() {
-								return fmt.Errorf("fence %d after %d", s.Fence(), before)
-							}
-							done.Add(1)
-							inside.Add(-1)
-							return nil
-						})
-						if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-							t.Error(err)
-						}
-					}
-				})
-			}
-		}
-		workers.Wait()
-		require.Positive(t, done.Load())
-		for _, l := range lockers {
-			require.Zero(t, l.Stats().Lost)
-			require.Zero(t, l.Stats().Rescued)
-			require.Eventually(t, func() bool { // leases that came too late are given back in the background
-				l.mu.Lock()
-				defer l.mu.Unlock()
-				return len(l.gates) == 0 && l.terms == 0
-			}, 5*time.Second, time.Millisecond)
-		}
+		exclusion(t, rdb, Options{Prefix: redistest.Prefix(t)})
+		exclusion(t, rdb, Options{Prefix: redistest.Prefix(t), Linger: 5 * time.Millisecond})
 	})
+}
+
+func exclusion(t *testing.T, rdb redis.UniversalClient, opts Options) {
+	var (
+		inside  atomic.Int32
+		fence   atomic.Int64
+		done    atomic.Int32
+		workers sync.WaitGroup
+		lockers []*Locker
+	)
+	for range 3 {
+		l := open(t, rdb, opts)
+		lockers = append(lockers, l)
+		for w := range 8 {
+			workers.Go(func() {
+				for i := range 30 {
+					ctx := t.Context()
+					if (w+i)%5 == 0 {
+						c, cancel := context.WithTimeout(ctx, time.Duration(i%7)*time.Millisecond)
+						defer cancel()
+						ctx = c
+					}
+					err := l.Do(ctx, "a", func(_ context.Context, s *Lease) error {
+						if inside.Add(1) != 1 {
+							return errors.New("two at a time")
+						}
+						if before := fence.Swap(s.Fence()); before >= s.Fence() {
+							return fmt.Errorf("fence %d after %d", s.Fence(), before)
+						}
+						done.Add(1)
+						inside.Add(-1)
+						return nil
+					})
+					if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	workers.Wait()
+	require.Positive(t, done.Load())
+	for _, l := range lockers {
+		require.Zero(t, l.Stats().Lost)
+		require.Zero(t, l.Stats().Rescued)
+		require.Eventually(t, func() bool { // leases that came too late are given back in the background
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return len(l.gates) == 0 && l.terms == 0
+		}, 5*time.Second, time.Millisecond)
+	}
 }

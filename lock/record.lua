@@ -6,7 +6,8 @@
 --   ttl      ms, of the holder
 --   first, last  the fences that token may use; last also after a release
 --   waiting  1: somebody waits since the last message on the channel
---   linger   1: the holder may keep the lock unused, and listens
+--   linger   1: the holder may keep the lock unused, and listens; 2: nobody holds the
+--            lock, it is kept for token, whose turn it is
 --   token    of the holder, - if none
 --   before   the token that released last, - if none
 -- It is kept for a day after its last change, so that fences grow even if the
@@ -37,14 +38,24 @@ local KEEP = 86400000
 -- What is left of a live lease, in ms, rounded up.
 local function left() return math.ceil((expires - now) / 1000) end
 
--- Ends the lease. Where memory is short, deleting is still allowed: the next
--- fence is then the server's time, as for a lock that was never used.
+-- Writes the record of a lock that is given back. Where memory is short, deleting
+-- is still allowed: the next fence is then the server's time, as for a lock that was
+-- never used. Returns whether the record was kept.
+local function keep()
+  local stored = redis.pcall('SET', KEYS[1], pack(), 'PX', KEEP)
+  if type(stored) == 'table' and stored.err then
+    call('DEL', KEYS[1])
+    return false
+  end
+  return true
+end
+
+-- Ends the lease. Returns whether somebody waits.
 local function free(by)
   local notify = waiting == '1'
-  expires, token, waiting = -now, '-', '0'
+  expires, token, waiting, linger = -now, '-', '0', '0'
   if by then before = by end
-  local stored = redis.pcall('SET', KEYS[1], pack(), 'PX', KEEP)
-  if type(stored) == 'table' and stored.err then call('DEL', KEYS[1]) end
+  keep()
   return notify
 end
 

@@ -26,23 +26,37 @@ var (
 	holderLua string
 	//go:embed force.lua
 	forceLua string
+	//go:embed turns.lua
+	turnsLua string
+	//go:embed queue.lua
+	queueLua string
+	//go:embed pass.lua
+	passLua string
 
 	acquireScript = script.New(script.Token, recordLua, acquireLua)
 	renewScript   = script.New(script.State, recordLua, renewLua)
 	releaseScript = script.New(script.Token, recordLua, releaseLua)
 	holderScript  = script.New(script.State, recordLua, holderLua)
 	forceScript   = script.New(script.State, recordLua, forceLua)
+	queueScript   = script.New(script.Token, recordLua, turnsLua, queueLua) // acquire, if Options.Fair
+	passScript    = script.New(script.Token, recordLua, turnsLua, passLua)  // release, if Options.Fair
 )
 
-// keys are the key and the channel of one lock.
+// keys are the keys and the channel of one lock, as scripts take them.
 type keys struct {
-	record  []string // one, as scripts take it
+	record  []string // the record alone
+	all     []string // with the queue, if Options.Fair
 	channel string
 }
 
 func (l *Locker) keysOf(name string) keys {
 	space := key.New(l.opts.Prefix, "lock", layout, name)
-	return keys{[]string{space.Key("lease")}, space.Key("events")}
+	k := keys{record: []string{space.Key("lease")}, channel: space.Key("events")}
+	k.all = k.record
+	if l.opts.Fair {
+		k.all = []string{k.record[0], space.Key("queue"), space.Key("seen")}
+	}
+	return k
 }
 
 // An answer is what acquire.lua says.
@@ -55,7 +69,11 @@ type answer struct {
 }
 
 func (l *Locker) acquire(ctx context.Context, k keys, token string, waits bool) (answer, error) {
-	reply, err := acquireScript.Run(ctx, l.rdb, script.Call{Keys: k.record, Args: []any{
+	s := acquireScript
+	if l.opts.Fair {
+		s = queueScript
+	}
+	reply, err := s.Run(ctx, l.rdb, script.Call{Keys: k.all, Args: []any{
 		token, l.opts.TTL.Milliseconds(), handOvers, flag(waits), flag(l.opts.Linger > 0), k.channel,
 	}})
 	if err != nil {
@@ -81,7 +99,11 @@ func (l *Locker) renewCall(k keys, token string) script.Call {
 // runRelease reports whether others were notified. doubt says that an earlier
 // attempt may have run.
 func (l *Locker) runRelease(ctx context.Context, k keys, token string, used int64, doubt bool) (bool, error) {
-	reply, err := releaseScript.Run(ctx, l.rdb, script.Call{Keys: k.record, Resend: 3, Args: []any{
+	s := releaseScript
+	if l.opts.Fair {
+		s = passScript
+	}
+	reply, err := s.Run(ctx, l.rdb, script.Call{Keys: k.all, Resend: 3, Args: []any{
 		token, used, "", k.channel,
 	}})
 	if err != nil {
