@@ -3,8 +3,6 @@ package lock
 import (
 	"context"
 	"errors"
-	"fmt"
-	"sync"
 	"time"
 
 	"github.com/spillway-go/spillway/internal/bus"
@@ -24,12 +22,9 @@ type gate struct {
 	name string
 	keys keys
 
-	mu      sync.Mutex
-	gone    bool // no longer in Locker.gates: look the name up again
-	phase   phase
-	queue   queue
-	left    chan struct{} // holds a token when the contender's last waiter left
-	trouble error         // why the contender gets nowhere
+	line       // line.mu guards everything below
+	gone  bool // no longer in Locker.gates: look the name up again
+	phase phase
 
 	// Of the term, in the phases out, lingering and releasing.
 	term   *term
@@ -48,7 +43,7 @@ type phase int
 
 const (
 	free       phase = iota
-	contending       // contend runs
+	contending       // a contest runs
 	out              // lease is out
 	lingering        // nobody has the lease, the process keeps it
 	releasing        // a release is on its way
@@ -56,18 +51,6 @@ const (
 
 // A block is the fences that Redis reserved for a term.
 type block struct{ first, next, last int64 }
-
-// A waiter is a goroutine in a gate's queue.
-type waiter struct {
-	try    bool
-	cancel context.CancelCauseFunc
-	served chan struct{} // closed when lease or err is set
-	lease  *Lease
-	err    error
-
-	queued     bool
-	prev, next *waiter
-}
 
 // enter waits for the lock of that name.
 func (l *Locker) enter(ctx context.Context, cancel context.CancelCauseFunc, name string, try bool) (*Lease, error) {
@@ -94,40 +77,7 @@ func (l *Locker) enter(ctx context.Context, cancel context.CancelCauseFunc, name
 	}
 	g.mu.Unlock()
 
-	select {
-	case <-w.served:
-	case <-ctx.Done():
-		return nil, g.leave(w, ctx.Err())
-	}
-	return w.lease, w.err
-}
-
-// leave takes a waiter out whose ctx ended. If it was served in that moment, the
-// next one gets what it got.
-func (g *gate) leave(w *waiter, err error) error {
-	g.mu.Lock()
-	if w.queued {
-		g.queue.remove(w)
-		if g.queue.first == nil {
-			select {
-			case g.left <- struct{}{}:
-			default:
-			}
-		}
-		if g.trouble != nil {
-			err = fmt.Errorf("%w, waiting for Redis: %w", err, g.trouble)
-		}
-	}
-	g.mu.Unlock()
-	if s := w.lease; s != nil {
-		// Not in the caller's time, which is over.
-		g.l.group.Go(func(ctx context.Context) {
-			if err := s.Unlock(ctx); err != nil {
-				g.l.troubled("give a lease back that nobody waited for", err)
-			}
-		})
-	}
-	return err
+	return g.await(ctx, l, w)
 }
 
 // gate returns the gate of that name, locked.
@@ -140,7 +90,7 @@ func (l *Locker) gate(name string) (*gate, error) {
 		}
 		g := l.gates[name]
 		if g == nil {
-			g = &gate{l: l, name: name, keys: l.keysOf(name), left: make(chan struct{}, 1)}
+			g = &gate{l: l, name: name, keys: l.keysOf(name), line: line{left: make(chan struct{}, 1)}}
 			g.listen()
 			l.gates[name] = g
 		}
@@ -182,23 +132,7 @@ func (g *gate) shut() {
 	case lingering:
 		g.linger.Reset(0)
 	case contending:
-		select {
-		case g.left <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// fail tells the waiters, or only those that try, why they get nothing.
-func (g *gate) fail(err error, tries bool) {
-	for w := g.queue.first; w != nil; {
-		next := w.next
-		if w.try || !tries {
-			g.queue.remove(w)
-			w.err = err
-			close(w.served)
-		}
-		w = next
+		g.nudge()
 	}
 }
 
@@ -253,6 +187,8 @@ func (g *gate) serve() bool {
 // giveBack is home.giveBack: on to the next goroutine, kept, or released.
 func (g *gate) giveBack(ctx context.Context, s *Lease, doubt bool) error {
 	if doubt {
+		ctx, cancel := lifetime.Within(ctx, endFor)
+		defer cancel()
 		_, err := g.l.release(ctx, g.keys, s.term.token, s.fence, true)
 		return err
 	}
@@ -293,6 +229,8 @@ func (g *gate) surrender(ctx context.Context) error {
 		return ErrLost
 	}
 	g.l.wheel.remove(t)
+	ctx, cancel := lifetime.Within(ctx, endFor) // ctx may have ended
+	defer cancel()
 	sent := time.Now()
 	notified, err := g.l.release(ctx, g.keys, t.token, g.fences.next-1, false)
 	yield := time.Duration(0)
@@ -327,10 +265,48 @@ func (g *gate) lose(t *term, cause error) {
 	g.settle(0)
 }
 
-// release tells Redis that the token's hold is over. It takes its own time: ctx
-// may have ended.
-func (l *Locker) release(ctx context.Context, k keys, token string, used int64, doubt bool) (notified bool, err error) {
-	ctx, cancel := lifetime.Within(ctx, endFor)
-	defer cancel()
-	return l.runRelease(ctx, k, token, used, doubt)
+// contend makes this process contend for the lock, after yield. g.mu is held.
+func (g *gate) contend(yield time.Duration) {
+	g.phase, g.trouble = contending, nil
+	c := &contest{l: g.l, line: &g.line, prize: g, channel: g.keys.channel, renewal: g.newTerm}
+	if !g.l.group.Go(func(ctx context.Context) { c.run(ctx, yield) }) {
+		g.fail(ErrClosed, false)
+		g.settle(0)
+	}
 }
+
+func (g *gate) newTerm(token string) *term {
+	t := &term{token: token, renewal: renewScript, call: g.l.renewCall(g.keys, token)}
+	t.lost = func(cause error) { g.lose(t, cause) }
+	return t
+}
+
+// ask is prize.ask.
+func (g *gate) ask(ctx context.Context, token string, _, marks bool) (answer, error) {
+	return g.l.acquire(ctx, g.keys, token, marks)
+}
+
+// won is prize.won.
+func (g *gate) won(ctx context.Context, t *term, got answer, sent time.Time, _ bool) bool {
+	g.mu.Lock()
+	g.term, g.trouble = t, nil
+	g.fences = block{got.fence, got.fence, got.fence + handOvers - 1}
+	g.sent, g.since, g.wanted = sent, time.Now(), got.wanted
+	if g.serve() {
+		g.mu.Unlock()
+		return true
+	}
+	if err := g.surrender(ctx); err != nil {
+		g.l.troubled("release a lock that nobody waited for", err)
+	}
+	return true
+}
+
+// undo is prize.undo.
+func (g *gate) undo(ctx context.Context, token string, doubt bool) error {
+	_, err := g.l.release(ctx, g.keys, token, 0, doubt)
+	return err
+}
+
+// ended is prize.ended.
+func (g *gate) ended() { g.settle(0) }

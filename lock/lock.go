@@ -38,6 +38,8 @@ var (
 	ErrLost = errors.New("lock: lease lost")
 	// ErrMaxHold is a lease that was held for longer than Options.MaxHold.
 	ErrMaxHold = errors.New("lock: held for longer than MaxHold")
+	// ErrSize is a semaphore that is in use with another size.
+	ErrSize = errors.New("lock: semaphore in use with another size")
 	// ErrNotHeld is an Unlock of a lease that was given back before, or a
 	// ForceUnlock of a lock that is free.
 	ErrNotHeld = errors.New("lock: not held")
@@ -123,6 +125,7 @@ type Locker struct {
 
 	mu     sync.Mutex
 	gates  map[string]*gate
+	rooms  map[string]*room
 	terms  int           // granted and not over
 	closed bool          // no new ones
 	idle   chan struct{} // closed when closed and terms is 0
@@ -141,7 +144,7 @@ func New(rdb redis.UniversalClient, opts Options) (*Locker, error) {
 	}
 	l := &Locker{
 		rdb: rdb, opts: opts, id: rand.Text()[:16], group: lifetime.New(), bus: bus.New(rdb),
-		gates: map[string]*gate{}, idle: make(chan struct{}),
+		gates: map[string]*gate{}, rooms: map[string]*room{}, idle: make(chan struct{}),
 	}
 	l.wheel = newWheel(l)
 	return l, nil
@@ -253,13 +256,16 @@ func (l *Locker) Close(ctx context.Context) error {
 			close(l.idle)
 		}
 	}
-	gates := make([]*gate, 0, len(l.gates))
+	lines := make([]interface{ shut() }, 0, len(l.gates)+len(l.rooms))
 	for _, g := range l.gates {
-		gates = append(gates, g)
+		lines = append(lines, g)
+	}
+	for _, r := range l.rooms {
+		lines = append(lines, r)
 	}
 	l.mu.Unlock()
-	for _, g := range gates {
-		g.shut()
+	for _, n := range lines {
+		n.shut()
 	}
 	var err error
 	select {

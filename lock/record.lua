@@ -10,8 +10,9 @@
 --            lock, it is kept for token, whose turn it is
 --   token    of the holder, - if none
 --   before   the token that released last, - if none
--- It is kept for a day after its last change, so that fences grow even if the
--- clock is set back by less than that.
+-- It is kept for a day after the lease's end, so that fences grow even if the clock
+-- is set back by less than that. Where memory is short a renewal cannot write it, and
+-- extends the key's TTL alone: a day less than that is the lease's.
 
 local call, format, match = redis.call, string.format, string.match
 
@@ -28,12 +29,16 @@ if packed then
     expires, rebased = now + ttl * 1000, true
   end
 end
+local KEEP = 86400000
+if expires > 0 and expires <= now then
+  local more = call('PTTL', KEYS[1]) - KEEP
+  if more > 1 then expires = now + more * 1000 end
+end
 local live = expires > now
 
 local function pack()
   return format('%d %d %d %d %s %s %s %s', expires, ttl, first, last, waiting, linger, token, before)
 end
-local KEEP = 86400000
 
 -- What is left of a live lease, in ms, rounded up.
 local function left() return math.ceil((expires - now) / 1000) end

@@ -9,5 +9,6 @@
 if not live or token ~= ARGV[1] then return 0 end
 ttl = tonumber(ARGV[2])
 expires = now + ttl * 1000
-call('SET', KEYS[1], pack(), 'PX', KEEP + ttl)
+local stored = redis.pcall('SET', KEYS[1], pack(), 'PX', KEEP + ttl)
+if type(stored) == 'table' and stored.err then call('PEXPIRE', KEYS[1], KEEP + ttl) end
 return 1

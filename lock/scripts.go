@@ -79,6 +79,10 @@ func (l *Locker) acquire(ctx context.Context, k keys, token string, waits bool) 
 	if err != nil {
 		return answer{}, err
 	}
+	return parseAnswer(reply)
+}
+
+func parseAnswer(reply any) (answer, error) {
 	n, err := numbers(reply, 2)
 	if err != nil {
 		return answer{}, err
@@ -96,9 +100,9 @@ func (l *Locker) renewCall(k keys, token string) script.Call {
 	return script.Call{Keys: k.record, Args: []any{token, l.opts.TTL.Milliseconds()}}
 }
 
-// runRelease reports whether others were notified. doubt says that an earlier
-// attempt may have run.
-func (l *Locker) runRelease(ctx context.Context, k keys, token string, used int64, doubt bool) (bool, error) {
+// release reports whether others were notified. doubt says that an earlier attempt
+// may have run.
+func (l *Locker) release(ctx context.Context, k keys, token string, used int64, doubt bool) (bool, error) {
 	s := releaseScript
 	if l.opts.Fair {
 		s = passScript
