@@ -37,6 +37,7 @@ type line struct {
 	mu      sync.Mutex
 	queue   queue
 	left    chan struct{} // holds a token when the contest's last waiter left
+	stuck   bool          // the contest found the prize held, and waits
 	trouble error         // why the contest gets nowhere
 }
 
@@ -242,7 +243,9 @@ func (c *contest) refused(err error) bool {
 		c.l.stats.failures.Add(1)
 		c.line.fail(err, true)
 	}
-	return c.line.queue.first == nil
+	empty := c.line.queue.first == nil
+	c.line.stuck = err == nil && !empty
+	return empty
 }
 
 // granted begins the term, and reports whether the contest is over. A grant that

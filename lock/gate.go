@@ -64,7 +64,7 @@ func (l *Locker) enter(ctx context.Context, cancel context.CancelCauseFunc, name
 		g.mu.Unlock()
 		return s, nil
 	}
-	if try && g.phase != free && g.phase != lingering {
+	if try && (g.phase == out || g.phase == contending && g.stuck) {
 		g.mu.Unlock()
 		return nil, ErrNotAcquired
 	}
@@ -267,7 +267,7 @@ func (g *gate) lose(t *term, cause error) {
 
 // contend makes this process contend for the lock, after yield. g.mu is held.
 func (g *gate) contend(yield time.Duration) {
-	g.phase, g.trouble = contending, nil
+	g.phase, g.stuck, g.trouble = contending, false, nil
 	c := &contest{l: g.l, line: &g.line, prize: g, channel: g.keys.channel, renewal: g.newTerm}
 	if !g.l.group.Go(func(ctx context.Context) { c.run(ctx, yield) }) {
 		g.fail(ErrClosed, false)
@@ -293,6 +293,7 @@ func (g *gate) won(ctx context.Context, t *term, got answer, sent time.Time, _ b
 	g.fences = block{got.fence, got.fence, got.fence + handOvers - 1}
 	g.sent, g.since, g.wanted = sent, time.Now(), got.wanted
 	if g.serve() {
+		g.fail(ErrNotAcquired, true)
 		g.mu.Unlock()
 		return true
 	}

@@ -43,10 +43,9 @@ type room struct {
 	keys    []string
 	channel string
 
-	line  // line.mu guards everything below
-	gone  bool
-	busy  bool // a contest runs
-	stuck bool // and has found the room full
+	line // line.mu guards everything below
+	gone bool
+	busy bool // a contest runs
 }
 
 // join takes a place in the room of that name.
@@ -78,7 +77,7 @@ func (l *Locker) queueFor(ctx context.Context, kind, name string, size int, w *w
 	}
 	r.queue.push(w)
 	if !r.busy {
-		r.busy, r.trouble = true, nil
+		r.busy, r.stuck, r.trouble = true, false, nil
 		c := &contest{l: l, line: &r.line, prize: r, channel: r.channel, renewal: r.newTerm}
 		if !l.group.Go(func(ctx context.Context) { c.run(ctx, 0) }) {
 			r.fail(ErrClosed, false)
@@ -136,11 +135,7 @@ func (r *room) ask(ctx context.Context, token string, writes, marks bool) (answe
 	if err != nil {
 		return answer{}, err
 	}
-	got, err := parseAnswer(reply)
-	r.mu.Lock()
-	r.stuck = err == nil && !got.granted
-	r.mu.Unlock()
-	return got, err
+	return parseAnswer(reply)
 }
 
 // won is prize.won: the contest goes on for the next in the line.
@@ -155,6 +150,7 @@ func (r *room) won(ctx context.Context, t *term, got answer, _ time.Time, writes
 		return false
 	}
 	r.queue.remove(w)
+	r.stuck, r.trouble = false, nil
 	s := r.l.newLease(r.name, got.fence, t, r, w.cancel)
 	t.mu.Lock()
 	t.lost = func(cause error) { r.lose(s, cause) }
