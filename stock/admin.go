@@ -121,7 +121,7 @@ func (a *Activity) Holds(ctx context.Context) iter.Seq2[Hold, error] {
 
 // Info is what Redis says of an activity as a whole.
 type Info struct {
-	Loaded    bool
+	SKUs      int64     // loaded
 	Halted    string    // the reason, or empty
 	OpenHolds int64     // reservations neither ended nor released
 	NextDue   time.Time // when the next hold ends; zero if none does
@@ -133,11 +133,17 @@ type Info struct {
 func (a *Activity) Inspect(ctx context.Context) (Info, error) {
 	pipe := a.rdb.Pipeline()
 	meta := pipe.HMGet(ctx, a.keys.levels, "@", "@halt")
+	fields := pipe.HLen(ctx, a.keys.levels)
 	entries := pipe.XLen(ctx, a.keys.stream)
 	if _, err := pipe.Exec(ctx); err != nil {
 		return Info{}, a.readError(err)
 	}
-	info := Info{Entries: entries.Val()}
+	info := Info{Entries: entries.Val(), SKUs: fields.Val()}
+	for _, v := range meta.Val() {
+		if v != nil {
+			info.SKUs-- // not the field of a SKU
+		}
+	}
 	info.Halted, _ = meta.Val()[1].(string)
 	packed, ok := meta.Val()[0].(string)
 	if !ok {
@@ -147,7 +153,7 @@ func (a *Activity) Inspect(ctx context.Context) (Info, error) {
 	if len(f) != 7 {
 		return info, fmt.Errorf("stock: activity %q: cannot read %q, written by another version?", a.name, packed)
 	}
-	info.Loaded, info.LastEntry = true, f[6]
+	info.LastEntry = f[6]
 	info.OpenHolds, _ = strconv.ParseInt(f[4], 10, 64)
 	if ms, _ := strconv.ParseInt(f[3], 10, 64); ms > 0 {
 		info.NextDue = time.UnixMilli(ms)

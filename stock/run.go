@@ -21,7 +21,9 @@ const maxSleep = time.Second
 // Run returns nil once ctx has ended, at most about a second later.
 func (a *Activity) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	wg.Go(func() { a.runEvents(ctx) })
+	if a.opts.OnEvent != nil || a.opts.SoldOutFor > 0 {
+		wg.Go(func() { a.runEvents(ctx) })
+	}
 	a.runSweep(ctx)
 	wg.Wait()
 	return nil

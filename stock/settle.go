@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -37,6 +38,7 @@ type op struct {
 	id     string
 	user   string
 	items  []Item
+	one    [1]Item // where the usual items are
 	reason string
 }
 
@@ -62,7 +64,15 @@ func newOp(verb, separator byte, id, user string, items []Item) *op {
 	b = appendNetstring(b, user)
 	b = appendItems(b, items)
 	text := string(b)
-	return &op{verb: verb, id: id, text: text, field: text[1:body], body: text[body:], user: user, items: items}
+	o := &op{verb: verb, id: id, text: text, field: text[1:body], body: text[body:], user: user}
+	// The caller may leave, and change its slice, while o is on its way.
+	if len(items) == 1 {
+		o.one[0] = items[0]
+		o.items = o.one[:]
+	} else {
+		o.items = slices.Clone(items)
+	}
+	return o
 }
 
 // An outcome is the answer to one op.
@@ -89,19 +99,24 @@ const (
 	codeLimit
 	codeNotFound
 	codeOverflow   = 13
-	codeSuperseded = 14 // an attempt of a call that was answered meanwhile: nobody listens
+	codeSuperseded = 14 // an earlier attempt of this call was refused, and so is every other
 )
 
 // do settles o together with the calls of other goroutines.
 func (a *Activity) do(ctx context.Context, o *op) (Result, error) {
 	var out outcome
 	var err error
-	if a.opts.Unmerged {
+	switch {
+	case a.opts.Unmerged && a.closed.Load():
+		err = coalesce.ErrClosed
+	case a.opts.Unmerged:
 		out, err = a.alone(ctx, o)
-	} else {
+	default:
 		id := o.text
-		if o.reason != "" {
-			id = "" // two reasons are two calls
+		if o.reason != "" || o.verb == 'S' || o.verb == 'C' {
+			// Two reasons are two calls. A Lookup or Confirm must not take the answer
+			// to one that was sent before its order was settled.
+			id = ""
 		}
 		out, err = a.group.Do(ctx, "", id, o, len(o.text)+24)
 	}
@@ -181,6 +196,10 @@ func (a *Activity) result(o *op, out outcome) (Result, error) {
 		return res, a.wrap(o, &LimitError{SKU: out.sku, Have: out.a, Limit: out.b})
 	case codeNotFound:
 		return res, a.wrap(o, ErrNotFound)
+	case codeSuperseded:
+		// Its reply was lost, and with it the reason; what is left is that nothing
+		// happened and nothing will. Mostly nobody listens any more.
+		return res, a.wrap(o, fmt.Errorf("%w: refused, and the reason was lost: try again", ErrUnavailable))
 	case codeOverflow:
 		return res, a.wrap(o, fmt.Errorf("%w: more than 2^52 units of sku %q", ErrInvalid, out.sku))
 	}

@@ -117,7 +117,9 @@ end
 turn = turn and (n == 0 or #changed > 0)
 if not (#journal > 0 or #changed > 0 or swept or turn) then return reply end
 
-if #crossings > 0 then call('XLEN', KEYS[3]) end -- its type, before the first write
+-- What was not read yet is of the right type before the first write.
+if #crossings > 0 then call('XLEN', KEYS[3]) end
+if reserved and open == 0 then call('HLEN', KEYS[4]) end
 if #journal > 0 then
   -- The first write: where memory is short, Redis refuses this one or none.
   local before = last

@@ -159,6 +159,7 @@ type Activity struct {
 	memory memory
 	doubts doubts
 	seq    atomic.Uint64
+	closed atomic.Bool // for calls that the group does not see
 	nonce  string
 	events events
 	undone undone
@@ -213,28 +214,40 @@ func New(rdb redis.UniversalClient, activity string, opts Options) (*Activity, e
 }
 
 func checkServer(rdb redis.UniversalClient, opts Options) error {
-	// Run blocks one connection; a pool below four would starve for it.
-	if c, ok := rdb.(interface{ Options() *redis.Options }); ok && c.Options().PoolSize > 0 && c.Options().PoolSize < 4 {
-		return fmt.Errorf("%w: PoolSize %d of the Redis client, want at least 4: Run keeps one connection", ErrInvalid, c.Options().PoolSize)
+	if n := poolSize(rdb); n > 0 && n < 4 {
+		return fmt.Errorf("%w: PoolSize %d of the Redis client, want at least 4: Run keeps one connection", ErrInvalid, n)
 	}
 	if opts.AllowEviction {
 		return nil
 	}
 	ctx, cancel := lifetime.ForNew(time.Second)
 	defer cancel()
-	err := noevict.Check(ctx, rdb)
-	if errors.Is(err, noevict.ErrEvicts) {
-		return fmt.Errorf("%w: the server may evict order records, and a retry then sells twice: %w (or set Options.AllowEviction)",
-			ErrInvalid, err)
-	}
+	policy, err := noevict.Check(ctx, rdb)
 	if err != nil {
 		opts.Logger.Warn("stock: it is not known whether the server evicts keys; it must not", "error", err)
+		return nil
+	}
+	if policy != noevict.NoEviction {
+		return fmt.Errorf("%w: maxmemory-policy is %s: an evicted order record lets a retry sell twice; "+
+			"set noeviction, or Options.AllowEviction", ErrInvalid, policy)
 	}
 	return nil
+}
+
+// poolSize returns the connections that rdb may open to a server, 0 if unknown.
+func poolSize(rdb redis.UniversalClient) int {
+	switch c := rdb.(type) {
+	case *redis.Client:
+		return c.Options().PoolSize
+	case *redis.ClusterClient:
+		return c.Options().PoolSize
+	}
+	return 0
 }
 
 // Close waits for the calls under way, until ctx ends, and refuses later ones
 // with ErrClosed. The Redis client stays open.
 func (a *Activity) Close(ctx context.Context) error {
+	a.closed.Store(true)
 	return a.group.Close(ctx)
 }

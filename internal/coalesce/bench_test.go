@@ -3,6 +3,7 @@ package coalesce
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -58,7 +59,7 @@ func benchmark(b *testing.B, ctx context.Context, flush func(context.Context, st
 		}
 	}
 	var workers atomic.Int64
-	b.SetParallelism(goroutines / 2) // of two processors
+	b.SetParallelism(max(1, goroutines/runtime.GOMAXPROCS(0)))
 	b.ReportAllocs()
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {

@@ -3,6 +3,9 @@ package coalesce
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,6 +31,8 @@ func TestAStuckFlightIsPassedThoughNobodyArrivesAnyMore(t *testing.T) {
 		second := launch(t.Context(), g, "l", "", "second", 1)
 		ok(t, first, "first", ms)
 		ok(t, second, "second", 2*ms)
+		synctest.Wait()
+		ok(t, launch(t.Context(), g, "l", "", "third", 1), "third", ms)
 		ok(t, stuck, "slow 10s", 10*time.Second+ms)
 		require.Equal(t, 2, s.most)
 	})
@@ -50,6 +55,25 @@ func TestAtMostFourFlightsAndOnceTheyLandOneAgain(t *testing.T) {
 		}
 		require.Equal(t, 4, s.most)
 		require.Equal(t, []time.Duration{0, 50 * ms, 100 * ms, 150 * ms}, s.at[:4])
+	})
+}
+
+func TestWhoWaitsIsWatchedOverWhenASlowFlightLandsBesideAStuckOne(t *testing.T) {
+	bubble(t, Options{MaxItems: 1}, func(t *testing.T, s *server, g *Group[string, string]) {
+		launch(t.Context(), g, "l", "", "slow 60ms", 1)
+		stuck := launch(t.Context(), g, "l", "", "slow 10s", 1) // flies at 50 ms
+		a := launch(t.Context(), g, "l", "", "a", 1)
+		ok(t, a, "a", slowFloor+slowFactor*slowFloor+ms) // the one that landed taught the lane patience
+		ok(t, stuck, "slow 10s", 10*time.Second+51*ms)
+	})
+}
+
+func TestAFlightAbandonedBeforeItHasAContextGetsAnEndedOne(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, s *server, g *Group[string, string]) {
+		f := newFlight(g)
+		f.abandon()
+		f.renew(t.Context())
+		require.Error(t, f.ctx.Err())
 	})
 }
 
@@ -131,4 +155,28 @@ func TestIdleLanesAreForgotten(t *testing.T) {
 		require.Contains(t, g.lanes, "stuck")
 		require.NoError(t, (<-stuck).err)
 	})
+}
+
+func TestACallerWhoseLaneIsForgottenUnderItLooksAgain(t *testing.T) {
+	g := New(func(_ context.Context, _ string, batch []int) ([]int, error) { return batch, nil }, Options{})
+	swept := g.enter("l")
+	var caller sync.WaitGroup
+	caller.Go(func() {
+		if _, err := g.Do(t.Context(), "l", "", 1, 1); err != nil {
+			t.Error(err)
+		}
+	})
+	// It looked the lane up and waits for the lock.
+	for stacks := make([]byte, 1<<20); !strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "[sync.Mutex.Lock"); {
+		runtime.Gosched()
+	}
+	g.mu.Lock()
+	delete(g.lanes, "l")
+	g.mu.Unlock()
+	swept.dead = true
+	swept.mu.Unlock()
+	caller.Wait()
+	require.Contains(t, g.lanes, "l")
+	require.NotSame(t, swept, g.lanes["l"])
+	require.NoError(t, g.Close(t.Context()))
 }

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -95,7 +96,7 @@ func (o *oracle) flush(ctx context.Context, lane string, batch []request) ([]rep
 	select {
 	case <-time.After(time.Duration(took) * ms):
 	case <-ctx.Done():
-		time.Sleep(1) // until everybody who left in this moment has returned
+		time.Sleep(time.Nanosecond) // until everybody who left in this moment has returned
 		o.mu.Lock()
 		for _, q := range batch {
 			if q.id == "" && o.waiting[q.key()] > 0 {
@@ -269,9 +270,25 @@ var stressed = Options{MaxItems: 6, MaxBytes: 200, MaxQueue: 1000}
 func TestStress(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
+	var unwatched, lanes atomic.Int64
 	o := judge(t, seed, 48, 400, stressed, func(f flusher, opts Options) doer {
-		return New(f, opts)
+		var g *Group[request, reply]
+		g = New(func(ctx context.Context, name string, batch []request) ([]reply, error) {
+			g.each(func(l *lane[request, reply]) {
+				if l.queue.n > 0 && (len(l.air) == 0 || !l.armed && l.landing == 0 && len(l.air) < maxFlights) {
+					unwatched.Add(1)
+				}
+			})
+			// Lanes come and go all the time.
+			g.mu.Lock()
+			g.sweepAt = 0
+			g.mu.Unlock()
+			g.create(fmt.Sprintf("another %d", lanes.Add(1)))
+			return f(ctx, name, batch)
+		}, opts)
+		return g
 	})
+	require.Zero(t, unwatched.Load(), "a queue behind a flight without a timer")
 	require.Empty(t, o.faults)
 	require.NotZero(t, o.outcomes.ok)
 	require.NotZero(t, o.outcomes.failed)

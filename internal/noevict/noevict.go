@@ -13,69 +13,51 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-var (
-	// ErrEvicts says that keys may be evicted.
-	ErrEvicts = errors.New("maxmemory-policy is not noeviction: CONFIG SET maxmemory-policy noeviction")
-	// ErrUnreadable says that the policy could not be learned: the server
-	// hides it, as many hosted ones do, or did not answer.
-	ErrUnreadable = errors.New("maxmemory-policy is unreadable")
-)
+// NoEviction is the policy under which Redis refuses writes instead of evicting.
+const NoEviction = "noeviction"
 
-// Check reads the maxmemory-policy of every master behind rdb: one or two
-// round trips each. It returns nil if all are noeviction; an error that wraps
-// ErrEvicts and names the policy if one is not; else one that wraps
-// ErrUnreadable and the cause if one could not be read.
-func Check(ctx context.Context, rdb redis.UniversalClient) error {
-	var (
-		mu    sync.Mutex
-		found []error
-	)
+// ErrUnreadable says that the policy could not be learned: the server hides it,
+// as many hosted ones do, or did not answer.
+var ErrUnreadable = errors.New("maxmemory-policy is unreadable")
+
+// Check returns the maxmemory-policy of the masters behind rdb: NoEviction if
+// all have it, else one that another of them has. The error wraps ErrUnreadable,
+// and the cause, if no master is known to evict but one could not be asked. It
+// costs one or two round trips a master.
+func Check(ctx context.Context, rdb redis.UniversalClient) (policy string, err error) {
+	var mu sync.Mutex
+	policy = NoEviction
 	each := func(ctx context.Context, c *redis.Client) error {
-		err := checkOne(ctx, c)
-		mu.Lock()
-		defer mu.Unlock()
-		found = append(found, err)
-		return nil // the others are asked all the same
+		p, err := read(ctx, c)
+		if err == nil && p != NoEviction {
+			mu.Lock()
+			policy = p
+			mu.Unlock()
+		}
+		return err
 	}
-	var err error
 	switch c := rdb.(type) {
 	case interface {
-		ForEachMaster(context.Context, perNode) error
+		ForEachMaster(context.Context, onNode) error
 	}: // Cluster
 		err = c.ForEachMaster(ctx, each)
 	case interface {
-		ForEachShard(context.Context, perNode) error
-	}: // Ring
+		ForEachShard(context.Context, onNode) error
+	}: // Ring, except shards found down
 		err = c.ForEachShard(ctx, each)
 	default:
-		return checkOne(ctx, rdb)
+		policy, err = read(ctx, rdb)
 	}
-	for _, err := range found {
-		if errors.Is(err, ErrEvicts) {
-			return err
-		}
-	}
-	if err == nil && len(found) == 0 {
-		err = errors.New("no master is known")
+	if policy != NoEviction && policy != "" {
+		return policy, nil
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnreadable, err)
+		return "", fmt.Errorf("%w: %w", ErrUnreadable, err)
 	}
-	return errors.Join(found...)
+	return policy, nil
 }
 
-type perNode = func(context.Context, *redis.Client) error
-
-func checkOne(ctx context.Context, c redis.Cmdable) error {
-	policy, err := read(ctx, c)
-	switch {
-	case err != nil:
-		return fmt.Errorf("%w: %w", ErrUnreadable, err)
-	case policy != "noeviction":
-		return fmt.Errorf("%w, now %s", ErrEvicts, policy)
-	}
-	return nil
-}
+type onNode = func(context.Context, *redis.Client) error
 
 // read prefers CONFIG, and INFO where that is forbidden or renamed.
 func read(ctx context.Context, c redis.Cmdable) (string, error) {

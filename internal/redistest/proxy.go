@@ -68,7 +68,7 @@ func (p *Proxy) serve(client net.Conn) {
 		return
 	}
 	server := newFaultConn(c, p.faults)
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	if !p.keep(client, server) {
 		return
 	}

@@ -2,6 +2,7 @@ package script
 
 import (
 	"context"
+	"errors"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -10,7 +11,7 @@ import (
 type attempt struct {
 	*redis.Cmd
 	payload payload
-	replied bool // a whole reply other than an error was read
+	replied bool // a whole reply, neither an error nor nil, was read
 }
 
 // A payload is the script or its SHA-1 on the way to the server. go-redis
@@ -76,12 +77,12 @@ func (a *attempt) outcome() error {
 	if a.replied {
 		return nil
 	}
-	switch err := a.Err(); err {
-	case redis.Nil:
-		return nil
-	case nil:
+	err := a.Err()
+	switch {
+	case err == nil:
 		return errNoOutcome
-	default:
-		return err
+	case errors.Is(err, redis.Nil):
+		return nil
 	}
+	return err
 }

@@ -39,7 +39,7 @@ func TestASlotThatMoves(t *testing.T) {
 		}
 	}
 	sellNext("b", 2)
-	require.True(t, len(w.errs) >= 3)
+	require.GreaterOrEqual(t, len(w.errs), 3)
 	for _, msg := range w.errs[:2] {
 		require.Contains(t, msg, "TRYAGAIN")
 	}

@@ -15,6 +15,7 @@ type flight struct {
 	source bool      // the server does not know the script: send it whole
 	mayRun bool      // an attempt may have run
 	since  time.Time // the first failure, or the first that may have run
+	cause  error     // the last failure
 
 	reply any
 	err   error
@@ -53,37 +54,35 @@ func (f *flight) settle(ctx context.Context, retry Retry, a *attempt) next {
 		verdict = broken // EVAL cannot lack its script
 	}
 
+	f.cause = cause
 	now := time.Now()
-	limit := healFor
-	if verdict == unknown || verdict == broken {
-		if !f.mayRun {
-			f.mayRun, f.since = true, now
-		}
+	if !f.mayRun && (verdict == unknown || verdict == broken) {
+		f.mayRun, f.since = true, now
 	}
 	if f.since.IsZero() {
 		f.since = now
 	}
+	limit := healFor
 	if f.mayRun {
 		limit = resolveFor
 	}
-	end := ended(ctx)
-	if end == nil && verdict != broken && verdict != hopeless &&
-		!(f.mayRun && retry == Bounded) && now.Sub(f.since) < limit {
-		return later
+	if verdict == broken || verdict == hopeless || f.mayRun && retry == Bounded ||
+		now.Sub(f.since) >= limit || ended(ctx) != nil {
+		f.err = f.failure(ctx, retry, verdict)
+		return settled
 	}
-	f.err = f.failure(retry, verdict, cause)
-	if end != nil {
-		f.err = fmt.Errorf("%w (%w)", f.err, end)
-	}
-	return settled
+	return later
 }
 
-// end is the error of a flight whose caller's context ended between attempts.
-func (f *flight) end(retry Retry, end error) error {
-	return f.failure(retry, hopeful, end)
-}
-
-func (f *flight) failure(retry Retry, v verdict, cause error) error {
+// failure is the error of a flight that makes no further attempt, after a last
+// one that ended in v.
+func (f *flight) failure(ctx context.Context, retry Retry, v verdict) error {
+	cause, end := f.cause, ended(ctx)
+	if cause == nil { // nothing was tried
+		cause = end
+	} else if end != nil {
+		cause = fmt.Errorf("%w (%w)", cause, end)
+	}
 	if !f.mayRun {
 		advice := "try again"
 		if v == hopeless {

@@ -112,8 +112,9 @@ func FuzzJudgeReply(f *testing.F) {
 			}
 			t.Fatalf("%q passed for a script that did not run", msg)
 		case refused:
-			r, ok := parseRefused(reply(msg)).(*Refused)
-			if !ok || strings.TrimRight("REFUSED "+r.Code+" "+r.Detail, " ") != strings.TrimRight(msg, " ") {
+			var r *Refused
+			if !errors.As(parseRefused(reply(msg)), &r) ||
+				strings.TrimRight("REFUSED "+r.Code+" "+r.Detail, " ") != strings.TrimRight(msg, " ") {
 				t.Fatalf("%q became %+v", msg, r)
 			}
 		case noScript:

@@ -106,8 +106,8 @@ type Call struct {
 func (s *Script) Run(ctx context.Context, rdb redis.UniversalClient, c Call) (any, error) {
 	var f flight
 	for pauses := 0; ; {
-		if end := ended(ctx); end != nil {
-			return nil, f.end(s.retry, end)
+		if ended(ctx) != nil {
+			return nil, f.failure(ctx, s.retry, hopeful)
 		}
 		a := s.attempt(ctx, c, &f)
 		_ = rdb.Process(ctx, a) // the attempt holds the error
@@ -133,9 +133,9 @@ func (s *Script) RunMany(ctx context.Context, rdb redis.UniversalClient, calls [
 		open[i] = i
 	}
 	for pauses := 0; len(open) > 0; {
-		if end := ended(ctx); end != nil {
+		if ended(ctx) != nil {
 			for _, i := range open {
-				errs[i] = flights[i].end(s.retry, end)
+				errs[i] = flights[i].failure(ctx, s.retry, hopeful)
 			}
 			break
 		}

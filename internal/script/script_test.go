@@ -417,6 +417,7 @@ func TestTheEndOfTheContext(t *testing.T) {
 		_, err = sellToken.Run(ctx, rdb, s.call("b"))
 		require.ErrorIs(t, err, ErrUnknown)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, syscall.ECONNREFUSED, "the last cause")
 		require.Equal(t, 2*time.Second, time.Since(begin), "not a moment past ctx")
 
 		// While the server is waited for.

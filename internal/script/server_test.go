@@ -3,6 +3,7 @@ package script
 import (
 	"cmp"
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -63,11 +64,11 @@ func TestRunWaitsForAServerToHeal(t *testing.T) {
 		heal    []any
 	}{
 		{"READONLY", func(t *testing.T, _ *redistest.Proc, clean *redis.Client) {
-			require.NoError(t, clean.SlaveOf(t.Context(), "127.0.0.1", "1").Err())
+			require.NoError(t, clean.Do(t.Context(), "replicaof", "127.0.0.1", 1).Err())
 		}, []any{"replicaof", "no", "one"}},
 		{"MASTERDOWN", func(t *testing.T, _ *redistest.Proc, clean *redis.Client) {
 			require.NoError(t, clean.ConfigSet(t.Context(), "replica-serve-stale-data", "no").Err())
-			require.NoError(t, clean.SlaveOf(t.Context(), "127.0.0.1", "1").Err())
+			require.NoError(t, clean.Do(t.Context(), "replicaof", "127.0.0.1", 1).Err())
 		}, []any{"replicaof", "no", "one"}},
 		{"NOREPLICAS", func(t *testing.T, _ *redistest.Proc, clean *redis.Client) {
 			require.NoError(t, clean.ConfigSet(t.Context(), "min-replicas-to-write", "1").Err())
@@ -263,6 +264,27 @@ func TestRing(t *testing.T) {
 	}
 	require.NotZero(t, a.Client().DBSize(t.Context()).Val())
 	require.NotZero(t, b.Client().DBSize(t.Context()).Val())
+}
+
+// A failover client under a failover: each call says what it knows, and the
+// token sells once.
+func TestSentinel(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	sentinel := redistest.Sentinel(t)
+	rdb, s := sentinel.Client(), newShop(t)
+	_, err := sellToken.Run(t.Context(), rdb, s.call("a"))
+	require.NoError(t, err)
+	require.NoError(t, rdb.Do(t.Context(), "wait", 1, 10_000).Err())
+	sentinel.KillMaster()
+	for {
+		got, err := sellToken.Run(t.Context(), rdb, s.call("b"))
+		if err == nil {
+			require.Equal(t, int64(2), got)
+			break
+		}
+		require.NotEqual(t, errors.Is(err, ErrUnavailable), errors.Is(err, ErrUnknown), "%v", err)
+	}
+	require.Equal(t, "2", rdb.Get(t.Context(), s.call("").Keys[1]).Val())
 }
 
 // Run costs no allocation more than go-redis's own EVALSHA.
