@@ -75,7 +75,7 @@ func (h *history) next(ctx context.Context, s seller, rng *rand.Rand) call {
 	if p < 40 {
 		n = h.newest.Add(1)
 	} else {
-		n = max(1, n-int64(rng.ExpFloat64()*100))
+		n = max(1, n-int64(rng.ExpFloat64()*[]float64{20, 100, 1000}[rng.IntN(3)]))
 	}
 	o, verb := h.content(rng, n)
 	o.Retry = p >= 40 && rng.IntN(2) == 0
@@ -179,7 +179,7 @@ func TestHistory(t *testing.T) {
 	t.Run("miniredis", func(t *testing.T) {
 		m, _ := redistest.Mini(t)
 		historyWithFaults(t, newHistory(s, 2000), func(f *redistest.Faults) redis.UniversalClient {
-			rdb := redis.NewClient(&redis.Options{Addr: m.Addr(), DialerRetries: 1, Dialer: f.Dialer(nil)})
+			rdb := redis.NewClient(&redis.Options{Addr: m.Addr(), DialerRetries: 1, Dialer: f.Dialer(nil), ReadTimeout: 300 * time.Millisecond})
 			t.Cleanup(func() { rdb.Close() })
 			return rdb
 		})
@@ -217,6 +217,8 @@ func historyWithFaults(t *testing.T, h *history, client func(*redistest.Faults) 
 	sellTheRest(t, activities[0], o)
 	o.require(t)
 	stop()
+	require.NoError(t, o.settle(t.Context(), activities[0])) // what Run did until then
+	o.require(t)
 	t.Logf("%d calls in %v, %.0f/s: %d journal ops, %d events, %d answers from memory, %d without an answer; replies lost: %d; told: %v",
 		h.ops, took.Round(time.Millisecond), float64(h.ops)/took.Seconds(), o.steps, len(o.events), o.memory, o.unsure,
 		faults.Fired(redistest.CutAfter)+faults.Fired(redistest.LoseReply), o.told)

@@ -233,6 +233,8 @@ func TestUnknownIsResolved(t *testing.T) {
 				if !arrived {
 					require.ErrorIs(t, err, ErrNotFound)
 					require.Empty(t, kinds(t, a, "o"))
+					// That says "so far": the id stays in doubt, and is asked for.
+					a.memory.seen("tea", time.Now().UnixMicro(), 0, time.Now())
 				} else {
 					require.NoError(t, err)
 					require.Equal(t, Reserved, res.State)

@@ -127,7 +127,7 @@ func newNaive(t testing.TB, rdb redis.UniversalClient, mutate ...string) *naive 
 		require.Contains(t, lua, mutate[i])
 		lua = strings.Replace(lua, mutate[i], mutate[i+1], 1)
 	}
-	return &naive{rdb: rdb, keys: []string{tag + "all", tag + "journal"}, hold: 100 * time.Millisecond, lua: lua}
+	return &naive{rdb: rdb, keys: []string{tag + "all", tag + "journal"}, hold: 10 * time.Millisecond, lua: lua}
 }
 
 func (n *naive) Load(ctx context.Context, stock map[string]int64) error {
@@ -292,7 +292,7 @@ func TestOracleCatchesNaiveSellers(t *testing.T) {
 	run := func(t *testing.T, n *naive) *oracle {
 		h := newHistory(s, within)
 		h.goroutines, h.perRound, h.simple = 16, 8, true
-		h.opts.UserLimit, h.opts.UserSKULimit = 0, 0
+		h.opts.Hold, h.opts.UserLimit, h.opts.UserSKULimit = n.hold, 0, 0
 		return h.run(t, n)
 	}
 	t.Run("careful", func(t *testing.T) { // what it catches below is the mutation

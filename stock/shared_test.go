@@ -34,7 +34,7 @@ func TestItemsOfACallerWhoLeft(t *testing.T) {
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 		a, _, _ := blocked(t, b, Options{}, 30*time.Millisecond)
 		var wg sync.WaitGroup
-		wg.Go(func() { _, _ = a.Lookup(t.Context(), Ref{"in", "flight"}) })
+		wg.Go(func() { _, _ = a.Deduct(t.Context(), tea("in flight", "nobody", 11)) })
 		synctest.Wait()
 		items := []Item{{"tea", 1}, {"cup", 1}}
 		short, cancel := context.WithCancel(t.Context())
