@@ -5,8 +5,10 @@ go 1.26.0
 replace github.com/spillway-go/spillway => ../
 
 require (
+	github.com/bsm/redislock v0.9.4
 	github.com/go-redsync/redsync/v4 v4.18.0
 	github.com/redis/go-redis/v9 v9.23.0
+	github.com/redis/rueidis v1.0.79
 	github.com/spillway-go/spillway v0.0.0-00010101000000-000000000000
 )
 

@@ -81,6 +81,9 @@ var columns = []struct {
 	{"ops a call", "ops/call", 1},
 	{"allocs", "allocs/op", 1},
 	{"B/order", "B/order", 1},
+	{"requests/op", "requests/op", 1},
+	{"max/min", "max/min", 1},
+	{"p50 µs", "p50-us", 1},
 }
 
 func markdown(s *suite, m machine, charts map[string]string) string {
