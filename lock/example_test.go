@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -26,41 +27,184 @@ func server() (redis.UniversalClient, func()) {
 	}
 }
 
-// A cron job that runs in every instance, and should do its work in one of them.
+// A cron job that is started in every instance and should do its work in one.
 func Example_cron() {
 	rdb, stop := server()
 	defer stop()
 	ctx := context.Background()
 
-	instance := func(name string) {
-		locker, err := lock.New(rdb, lock.Options{TTL: 10 * time.Second, MaxHold: time.Hour})
+	instance := func(name string, job func(context.Context)) {
+		locker, err := lock.New(rdb, lock.Options{MaxHold: time.Hour})
 		if err != nil {
 			panic(err)
 		}
 		defer locker.Close(ctx)
-		jobCtx, lease, err := locker.TryLock(ctx, "nightly-report")
+		leaseCtx, lease, err := locker.TryLock(ctx, "nightly-report")
 		if errors.Is(err, lock.ErrNotAcquired) {
 			fmt.Println(name, "leaves it to the other")
 			return
 		}
 		if err != nil {
-			panic(err) // ErrUnavailable: Redis is down, and nobody runs the job
+			panic(err)
 		}
 		defer lease.Unlock(ctx)
-		if name == "first" {
-			fmt.Println(name, "works, interrupted:", jobCtx.Err() != nil)
+		fmt.Println(name, "works")
+		job(leaseCtx) // it ends early if the lease does
+		fmt.Println(name, "was alone to the end:", lease.Valid(0))
+	}
+	instance("first", func(context.Context) {
+		instance("second", func(context.Context) {})
+	})
+	// Output:
+	// first works
+	// second leaves it to the other
+	// first was alone to the end: true
+}
+
+// A row that takes no write of a holder who has lost the lock without knowing it.
+func Example_fencing() {
+	rdb, stop := server()
+	defer stop()
+	ctx := context.Background()
+	locker, err := lock.New(rdb, lock.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer locker.Close(ctx)
+
+	set, where := lock.FenceSQL("fence", "?")
+	fmt.Printf("UPDATE account SET balance = ?, %s WHERE id = ? AND %s\n", set, where)
+
+	// The same check for a resource in this process's memory. In a Redis script:
+	fmt.Println(strings.Contains(lock.FenceLua(), "function admit(key, fence)"))
+	var account lock.FenceGuard
+	balance := 0
+	add := func(lease *lock.Lease, n int) error {
+		return account.Do(lease.Fence(), func() error {
+			balance += n
+			return nil
+		})
+	}
+	_, old, err := locker.Lock(ctx, "account 17")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(add(old, 100))
+	if err := locker.ForceUnlock(ctx, "account 17"); err != nil { // or its TTL passed while it slept
+		panic(err)
+	}
+	other, err := lock.New(rdb, lock.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer other.Close(ctx)
+	_, lease, err := other.Lock(ctx, "account 17")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(add(lease, 10), errors.Is(add(old, 1000), lock.ErrStale), balance)
+	_ = old.Unlock(ctx) // ErrLost
+	if err := lease.Unlock(ctx); err != nil {
+		panic(err)
+	}
+	// Output:
+	// UPDATE account SET balance = ?, fence = ? WHERE id = ? AND fence <= ?
+	// true
+	// <nil>
+	// <nil> true 110
+}
+
+// At most ten exports at a time, over the whole fleet.
+func ExampleLocker_Semaphore() {
+	rdb, stop := server()
+	defer stop()
+	ctx := context.Background()
+	locker, err := lock.New(rdb, lock.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer locker.Close(ctx)
+	exports := locker.Semaphore("exports", 10)
+	var running []*lock.Lease
+	for range 10 {
+		_, permit, err := exports.Lock(ctx)
+		if err != nil {
+			panic(err)
 		}
-		if name == "first" && lease.Valid(5*time.Second) {
-			nested, _ := lock.New(rdb, lock.Options{})
-			defer nested.Close(ctx)
-			_, _, err = nested.TryLock(ctx, "nightly-report")
-			fmt.Println("second gets the lock:", err == nil)
+		running = append(running, permit)
+	}
+	_, _, err = exports.TryLock(ctx)
+	fmt.Println("an eleventh has to wait:", errors.Is(err, lock.ErrNotAcquired))
+	_, _, err = locker.Semaphore("exports", 20).TryLock(ctx)
+	fmt.Println("another size is an error:", errors.Is(err, lock.ErrSize))
+	for _, permit := range running {
+		if err := permit.Unlock(ctx); err != nil {
+			panic(err)
 		}
 	}
-	instance("first")
 	// Output:
-	// first works, interrupted: false
-	// second gets the lock: false
+	// an eleventh has to wait: true
+	// another size is an error: true
+}
+
+// Prices that many read and one updates.
+func ExampleLocker_RW() {
+	rdb, stop := server()
+	defer stop()
+	ctx := context.Background()
+	locker, err := lock.New(rdb, lock.Options{})
+	if err != nil {
+		panic(err)
+	}
+	defer locker.Close(ctx)
+	prices := locker.RW("prices")
+	_, one, err := prices.RLock(ctx)
+	if err != nil {
+		panic(err)
+	}
+	_, two, err := prices.TryRLock(ctx)
+	if err != nil {
+		panic(err)
+	}
+	_, _, err = prices.TryLock(ctx)
+	fmt.Println("two read, nobody writes:", errors.Is(err, lock.ErrNotAcquired))
+	_ = one.Unlock(ctx)
+	_ = two.Unlock(ctx)
+	_, write, err := prices.Lock(ctx)
+	fmt.Println("nobody reads, one writes:", err == nil && write.Valid(time.Second))
+	_ = write.Unlock(ctx)
+	// Output:
+	// two read, nobody writes: true
+	// nobody reads, one writes: true
+}
+
+// A lock that survives the loss of one of three servers.
+func ExampleNewQuorum() {
+	var nodes []redis.UniversalClient
+	for range 3 {
+		rdb, stop := server()
+		defer stop()
+		nodes = append(nodes, rdb)
+	}
+	ctx := context.Background()
+	quorum, err := lock.NewQuorum(nodes, lock.Options{TTL: 5 * time.Second})
+	if err != nil {
+		panic(err)
+	}
+	defer quorum.Close(ctx)
+	leaseCtx, lease, err := quorum.Lock(ctx, "leader")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("leads:", leaseCtx.Err() == nil, lease.Valid(time.Second), time.Until(lease.Deadline()) > 2*time.Second)
+	_, _, err = quorum.TryLock(ctx, "leader")
+	fmt.Println("nobody else does:", errors.Is(err, lock.ErrNotAcquired))
+	if err := lease.Unlock(ctx); err != nil {
+		panic(err)
+	}
+	// Output:
+	// leads: true true true
+	// nobody else does: true
 }
 
 func ExampleLocker_Do() {
