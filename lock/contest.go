@@ -3,6 +3,7 @@ package lock
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -70,7 +71,7 @@ func (n *line) await(ctx context.Context, l *Locker, w *waiter) (*Lease, error) 
 			n.nudge()
 		}
 		if n.trouble != nil {
-			err = errors.Join(err, n.trouble)
+			err = fmt.Errorf("%w, waiting for Redis: %w", err, n.trouble)
 		}
 	}
 	n.mu.Unlock()

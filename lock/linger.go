@@ -32,7 +32,7 @@ func (g *gate) listen() {
 
 // hears reports whether every request since the term was asked for has been heard.
 func (g *gate) hears() bool {
-	return g.ear != nil && !g.eared.IsZero() && g.eared.Before(g.sent)
+	return g.ear != nil && !g.eared.IsZero() && !g.eared.After(g.sent)
 }
 
 // hear is called by the bus.

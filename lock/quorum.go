@@ -84,7 +84,9 @@ func (q *Quorum) lock(ctx context.Context, name string, try bool) (context.Conte
 			return leaseCtx, s, nil
 		}
 		if ctx.Err() != nil {
-			err = errors.Join(ctx.Err(), why)
+			if err = ctx.Err(); why != nil {
+				err = fmt.Errorf("%w, after: %w", err, why)
+			}
 		}
 		if try || ctx.Err() != nil || errors.Is(err, ErrClosed) {
 			return nil, nil, fmt.Errorf("lock: quorum %q: %w", name, err)
