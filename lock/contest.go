@@ -123,7 +123,8 @@ func (n *line) who() (tries, waits, writes bool) {
 type prize interface {
 	// ask asks Redis for it. marks says that the caller hears of releases.
 	ask(ctx context.Context, token string, writes, marks bool) (answer, error)
-	// won hands it to the first in the line, and reports whether the contest is over.
+	// won hands it to the first in the line, has its term renewed from then on, and
+	// reports whether the contest is over.
 	won(ctx context.Context, t *term, got answer, sent time.Time, writes bool) bool
 	// undo gives back what token has, or may have if doubt.
 	undo(ctx context.Context, token string, doubt bool) error
@@ -269,7 +270,6 @@ func (c *contest) granted(ctx context.Context, got answer, sent time.Time) bool 
 	if c.timed && got.age >= rescueAfter {
 		c.l.stats.rescued.Add(1)
 	}
-	c.l.wheel.add(t)
 	c.token, c.doubt, c.marked = c.l.newToken(), false, false
 	return c.prize.won(ctx, t, got, sent, c.writes)
 }

@@ -115,8 +115,7 @@ func (g *gate) settle(yield time.Duration) {
 		g.ear.Close()
 	}
 	g.gone = true
-	// The lock order is Locker.mu before gate.mu nowhere: gate() holds one at a time.
-	g.l.mu.Lock()
+	g.l.mu.Lock() // a gate's lock before the Locker's, everywhere
 	if g.l.gates[g.name] == g {
 		delete(g.l.gates, g.name)
 	}
@@ -295,6 +294,8 @@ func (g *gate) won(ctx context.Context, t *term, got answer, sent time.Time, _ b
 	if g.serve() {
 		g.fail(ErrNotAcquired, true)
 		g.mu.Unlock()
+		// Not before there is a lease: one that is lost in this moment must be told.
+		g.l.wheel.add(t)
 		return true
 	}
 	if err := g.surrender(ctx); err != nil {

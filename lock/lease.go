@@ -140,6 +140,9 @@ func (s *Lease) lose(cause error) bool {
 		return false
 	}
 	s.state = lost
+	if s.timer != nil {
+		s.timer.Stop()
+	}
 	if s.cause == nil {
 		s.cause = cause
 		s.cancel(cause)

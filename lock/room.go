@@ -152,16 +152,11 @@ func (r *room) won(ctx context.Context, t *term, got answer, _ time.Time, writes
 	r.queue.remove(w)
 	r.stuck, r.trouble = false, nil
 	s := r.l.newLease(r.name, got.fence, t, r, w.cancel)
-	t.mu.Lock()
 	t.lost = func(cause error) { r.lose(s, cause) }
-	over := t.over
-	t.mu.Unlock()
-	if over { // before there was a lease to tell
-		s.lose(ErrLost)
-	}
 	w.lease = s
 	close(w.served)
 	r.mu.Unlock()
+	r.l.wheel.add(t)
 	return false
 }
 
@@ -169,7 +164,6 @@ func (r *room) newTerm(token string) *term {
 	return &term{
 		token: token, renewal: extendScript,
 		call: script.Call{Keys: r.keys, Args: []any{token, r.l.opts.TTL.Milliseconds()}},
-		lost: func(error) { r.l.gaveBack() },
 	}
 }
 

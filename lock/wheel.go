@@ -17,10 +17,11 @@ type wheel struct {
 	l    *Locker
 	kick chan struct{} // holds a token when next may be too late
 
-	mu      sync.Mutex
-	started bool
-	terms   map[*term]struct{}
-	next    time.Time // when the goroutine wakes; zero: not before a kick
+	mu        sync.Mutex
+	started   bool
+	terms     map[*term]struct{}
+	next      time.Time // when the goroutine wakes; zero: not before a kick
+	abandoned error     // why no term is renewed any more
 }
 
 func newWheel(l *Locker) *wheel {
@@ -35,6 +36,11 @@ func (w *wheel) add(t *term) {
 	due := t.renewAt
 	t.mu.Unlock()
 	w.mu.Lock()
+	if cause := w.abandoned; cause != nil {
+		w.mu.Unlock()
+		t.lose(cause)
+		return
+	}
 	defer w.mu.Unlock()
 	w.terms[t] = struct{}{}
 	if !w.started {
@@ -56,9 +62,10 @@ func (w *wheel) remove(t *term) {
 	delete(w.terms, t)
 }
 
-// abandon loses all terms.
+// abandon loses all terms, those that are added later too.
 func (w *wheel) abandon(cause error) {
 	w.mu.Lock()
+	w.abandoned = cause
 	terms := make([]*term, 0, len(w.terms))
 	for t := range w.terms {
 		terms = append(terms, t)
