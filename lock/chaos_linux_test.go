@@ -140,7 +140,7 @@ func writeWhile(ctx context.Context, rdb *redis.Client, c stint, s sighting) int
 // naiveLock is the lock of many a blog post, with a context for its TTL.
 func naiveLock(ctx context.Context, rdb *redis.Client, c stint, n int) (context.Context, func() error, error) {
 	token := fmt.Sprintf("%d/%d", os.Getpid(), n)
-	for !rdb.SetNX(ctx, c.Prefix+":naive", token, c.TTL).Val() { //nolint:staticcheck // what people write
+	for !rdb.SetNX(ctx, c.Prefix+":naive", token, c.TTL).Val() {
 		select {
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()

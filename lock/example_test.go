@@ -47,7 +47,7 @@ func Example_cron() {
 		if err != nil {
 			panic(err)
 		}
-		defer lease.Unlock(ctx)
+		defer func() { _ = lease.Unlock(ctx) }()
 		fmt.Println(name, "works")
 		job(leaseCtx) // it ends early if the lease does
 		fmt.Println(name, "was alone to the end:", lease.Valid(0))

@@ -32,7 +32,7 @@ func TestFairServesInOrder(t *testing.T) {
 					time.Sleep(time.Second)
 					return nil
 				})
-				require.NoError(t, err) //nolint:testifylint // the bubble ends with it
+				require.NoError(t, err)
 			})
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -145,7 +145,7 @@ func TestFairWithRepliesLost(t *testing.T) {
 								// Three seconds later, when the resend comes, the other has
 								// had its turn too, and nobody knows any more.
 								if fault != redistest.LoseReply || !errors.Is(err, ErrUnknown) {
-									require.NoError(t, err) //nolint:testifylint // the bubble ends with it
+									require.NoError(t, err)
 								}
 							})
 							synctest.Wait()

@@ -2,7 +2,6 @@ package lock
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -267,6 +266,6 @@ func TestClose(t *testing.T) {
 		require.ErrorIs(t, <-waits, ErrClosed)
 		require.ErrorIs(t, context.Cause(ctx), ErrLost)
 		require.ErrorIs(t, context.Cause(ctx), ErrClosed)
-		require.True(t, errors.Is(s.Unlock(t.Context()), ErrLost))
+		require.ErrorIs(t, s.Unlock(t.Context()), ErrLost)
 	})
 }

@@ -196,7 +196,7 @@ func TestACancelledGrantPassesOn(t *testing.T) {
 			synctest.Wait()
 			go cancel()
 			require.NoError(t, s.Unlock(t.Context()))
-			<-gone
+			_ = <-gone // either
 			require.NoError(t, <-next)
 		}
 		require.Zero(t, l.Stats().Rescued)
