@@ -107,6 +107,9 @@ func hold(ctx context.Context, w *chaos.Worker) error {
 			return err
 		}
 		_ = unlock() // what it says is other tests' matter
+		if c.Naive { // or the other one starves
+			<-time.After(c.Hold / 5)
+		}
 	}
 	return l.Close(context.WithoutCancel(ctx))
 }
@@ -331,8 +334,9 @@ func TestProcessesCatchANaiveLock(t *testing.T) {
 		require.NoError(t, err)
 		return interleaved(log)
 	}
-	for round := 0; round < 50 && (interleavings() == 0 || len(h.overlaps()) == 0); round++ {
-		pid := h.pids()[round%2]
+	rounds := 0
+	for ; rounds < 50 && (interleavings() == 0 || len(h.overlaps()) == 0); rounds++ {
+		pid := h.pids()[rounds%2]
 		require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
 		wait(t, 2*ttl)
 		require.NoError(t, syscall.Kill(pid, syscall.SIGCONT))
@@ -341,6 +345,7 @@ func TestProcessesCatchANaiveLock(t *testing.T) {
 	for _, w := range workers {
 		require.NoError(t, w.Stop())
 	}
+	t.Logf("%d rounds, %d interleavings, %d overlaps", rounds, interleavings(), len(h.overlaps()))
 	require.Positive(t, interleavings(), "a stopped holder goes on writing")
 	require.NotEmpty(t, h.overlaps(), "and holds the lock beside another")
 }
