@@ -184,6 +184,24 @@ func (h *history) pids() []int {
 	return out
 }
 
+// holder waits for a process to take the lock, and returns it.
+func (h *history) holder(t *testing.T) (pid int) {
+	h.mu.Lock()
+	n := len(h.seen)
+	h.mu.Unlock()
+	require.Eventually(t, func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		for _, s := range h.seen[n:] {
+			if s.What == "begin" {
+				pid = s.PID
+			}
+		}
+		return pid != 0
+	}, 10*time.Second, time.Millisecond)
+	return pid
+}
+
 // An interval is one hold.
 type interval struct {
 	pid, hold  int
@@ -336,7 +354,7 @@ func TestProcessesCatchANaiveLock(t *testing.T) {
 	}
 	rounds := 0
 	for ; rounds < 50 && (interleavings() == 0 || len(h.overlaps()) == 0); rounds++ {
-		pid := h.pids()[rounds%2]
+		pid := h.holder(t)
 		require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
 		wait(t, 2*ttl)
 		require.NoError(t, syscall.Kill(pid, syscall.SIGCONT))
