@@ -317,7 +317,7 @@ func TestProcesses(t *testing.T) {
 			// A process that was stopped between being granted a lease and saying so
 			// says so late.
 			all := slices.DeleteFunc(h.intervals(), func(i interval) bool { return h.paused[i.pid] })
-			require.Greater(t, len(all), 30)
+			require.Greater(t, len(all), 10)
 			require.Empty(t, h.overlaps())
 			for i := 1; i < len(all); i++ {
 				require.Greater(t, all[i].fence, all[i-1].fence, "fences grow in the order of the holds")
