@@ -211,6 +211,10 @@ func TestClosedClient(t *testing.T) {
 func TestBadInput(t *testing.T) {
 	_, err := New(nil, Options{})
 	require.ErrorIs(t, err, ErrInvalid)
+	ring := redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"a": "127.0.0.1:1"}, HeartbeatFrequency: time.Hour})
+	defer ring.Close()
+	_, err = New(ring, Options{})
+	require.ErrorIs(t, err, ErrInvalid)
 	rdb := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
 	defer rdb.Close()
 	for field, o := range map[string]Options{

@@ -138,6 +138,9 @@ func New(rdb redis.UniversalClient, opts Options) (*Locker, error) {
 	if rdb == nil {
 		return nil, fmt.Errorf("%w: rdb is nil", ErrInvalid)
 	}
+	if _, ok := rdb.(*redis.Ring); ok {
+		return nil, fmt.Errorf("%w: rdb is a Ring, which has no one server for all subscriptions; want a Client or a ClusterClient", ErrInvalid)
+	}
 	opts, err := opts.withDefaults()
 	if err != nil {
 		return nil, err
@@ -217,7 +220,7 @@ type Holder struct {
 	Fence   int64
 	Left    time.Duration // until the lease ends, if it is not renewed
 	Waiting bool          // another process waits
-	Mine    bool          // a goroutine of this Locker holds it
+	Mine    bool          // this Locker has it
 }
 
 // ForceUnlock takes the lock away from whoever holds it at the time of the call:
