@@ -19,8 +19,10 @@
 // Fences of one name grow strictly from holder to holder, over releases, expiry,
 // passing on inside a process, FLUSHALL and failover: each is the greater of the last
 // one plus one and the server's time in microseconds, below 2^53, and none is
-// handed out before the server's clock has come to it. The exception: a new server
-// whose clock lags behind by more than the time since the last grant.
+// handed out before the server's clock has come to it (after a ForceUnlock or a step
+// back of the clock, the next ones are ahead of it until it has caught up). The
+// exception: a new server whose clock lags behind by more than the time since the
+// last grant.
 //
 // Acquiring, renewing and releasing may each run twice and have one effect. A
 // release whose reply is lost is found out, or reported as ErrUnknown; it works
