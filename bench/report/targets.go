@@ -33,12 +33,28 @@ var targets = []target{
 	{work: "CounterAdd", impl: "spillway-handle", unit: "CPU-ns/op", atMost: 12},
 	{work: "CounterAdd", impl: "spillway", than: "incr", unit: "ops/s", atLeast: 100},
 	{work: "CounterMemory", impl: "spillway", unit: "B/object", atMost: 160},
+
+	{work: "LockUncontended", impl: "spillway", than: "redislock", unit: "ops/s", atLeast: 0.6},
+	{work: "LockUncontended", impl: "spillway-linger", than: "redislock", unit: "ops/s", atLeast: 20},
+	{work: "LockContended", impl: "spillway", than: "redislock", unit: "ops/s", atLeast: 10},
+	{work: "LockContended", impl: "spillway", than: "redsync", unit: "ops/s", atLeast: 10},
+	{work: "LockContended", impl: "spillway", than: "rueidislock", unit: "ops/s", atLeast: 10},
+	{work: "LockContended", impl: "spillway", than: "redislock", unit: "p99-ms", atMost: 0.05},
+	{work: "LockContended", impl: "spillway", than: "redsync", unit: "p99-ms", atMost: 0.05},
+	{work: "LockContended", impl: "spillway", than: "rueidislock", unit: "p99-ms", atMost: 0.05},
+	{work: "LockContended", impl: "spillway-fair", unit: "max/min", atMost: 1.5},
+	{work: "LockProcesses", impl: "spillway", unit: "requests/op", atMost: 2},
+	{work: "LockProcesses", impl: "spillway-fair", unit: "max/min", atMost: 1.5},
+	{work: "LockHandoff", impl: "spillway", than: "redislock", unit: "p50-us", atMost: 0.334},
 }
 
 func (t target) String() string {
 	s := fmt.Sprintf("%s, %s", t.work, t.impl)
 	if t.param != "" {
 		s += ", " + t.param
+	}
+	if t.than != "" && t.atMost > 0 {
+		return fmt.Sprintf("%s: %s at most %g × %s", s, t.unit, t.atMost, t.than)
 	}
 	if t.than != "" {
 		return fmt.Sprintf("%s: %s at least %g × %s", s, t.unit, t.atLeast, t.than)
