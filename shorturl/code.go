@@ -86,7 +86,7 @@ func (s *Service) code(ctx context.Context, l Link, try int) (string, error) {
 		n = s.shuffle.Permute(id)
 	case Digest:
 		h := hmac.New(sha256.New, s.opts.Key)
-		fmt.Fprintf(h, "%s\n%s\n", l.URL, l.Owner)
+		h.Write([]byte(l.URL + "\n" + l.Owner + "\n"))
 		if try > 0 {
 			// Random: an owner may have any number of links to one URL.
 			h.Write([]byte(rand.Text()))

@@ -96,7 +96,7 @@ func ExampleService_Handler() {
 	server := httptest.NewServer(mux)
 	defer server.Close()
 
-	do := func(method, path, body string) *http.Response {
+	do := func(method, path, body string) (status int, location string) {
 		r, _ := http.NewRequest(method, server.URL+path, strings.NewReader(body))
 		r.Header.Set("Authorization", "Bearer ann's token")
 		r.Header.Set("User-Agent", "Mozilla/5.0")
@@ -106,17 +106,17 @@ func ExampleService_Handler() {
 			panic(err)
 		}
 		res.Body.Close()
-		return res
+		return res.StatusCode, res.Header.Get("Location")
 	}
-	fmt.Println(do("POST", "/api/links", `{"url": "https://example.com/tea", "alias": "tea"}`).StatusCode)
-	fmt.Println(do("POST", "/api/links", `{"url": "https://x.evil.example"}`).StatusCode)
-	fmt.Println(do("GET", "/tea", "").Header.Get("Location"))
-	fmt.Println(do("GET", "/coffee", "").StatusCode)
+	fmt.Println(do("POST", "/api/links", `{"url": "https://example.com/tea", "alias": "tea"}`))
+	fmt.Println(do("POST", "/api/links", `{"url": "https://x.evil.example"}`))
+	fmt.Println(do("GET", "/tea", ""))
+	fmt.Println(do("GET", "/coffee", ""))
 	_ = links.Close(context.Background()) // records what waits
 	// Unordered output:
 	// 201
 	// 422
-	// https://example.com/tea
+	// 302 https://example.com/tea
 	// 404
 	// click tea https://news.example/
 }

@@ -66,6 +66,7 @@ func (m *memoryStore) Update(_ context.Context, l Link) error {
 	if k == nil {
 		return ErrNotFound
 	}
+	l.Disabled = l.Disabled || k.Disabled
 	if !keepsDigest(l) || l.URL != k.URL {
 		delete(m.digests, k.digest)
 		k.digest = ""

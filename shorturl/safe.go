@@ -71,9 +71,6 @@ func (s *Service) normalise(ctx context.Context, raw string) (string, error) {
 // checkHost normalises u.Host and says what is wrong with it.
 func (s *Service) checkHost(u *url.URL) string {
 	host, port := strings.ToLower(u.Hostname()), u.Port()
-	if strings.HasSuffix(u.Host, ":") {
-		u.Host = strings.TrimSuffix(u.Host, ":")
-	}
 	if port != "" {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 			return "its port is out of range"
@@ -82,7 +79,10 @@ func (s *Service) checkHost(u *url.URL) string {
 	if u.Scheme == "http" && port == "80" || u.Scheme == "https" && port == "443" {
 		port = ""
 	}
-	addr, isAddr := netip.Addr{}, false
+	var (
+		addr   netip.Addr
+		isAddr bool
+	)
 	if strings.HasPrefix(u.Host, "[") {
 		var err error
 		if addr, err = netip.ParseAddr(host); err != nil || addr.Zone() != "" {

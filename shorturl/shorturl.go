@@ -76,8 +76,8 @@ type Store interface {
 	Get(ctx context.Context, code string) (Link, error)
 	Find(ctx context.Context, digest string) (Link, error)
 	// Update replaces all but Code, Owner, Created and Clicks, or returns
-	// ErrNotFound. The link loses its digest if it is disabled, gets an end, or its
-	// URL changes.
+	// ErrNotFound. A disabled link stays disabled. A link loses its digest if it is
+	// disabled, gets an end, or its URL changes.
 	Update(ctx context.Context, l Link) error
 	// Delete removes a link; one that is not there is no error.
 	Delete(ctx context.Context, code string) error

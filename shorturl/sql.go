@@ -73,7 +73,7 @@ type sqlStore struct {
 const (
 	flagPermanent = 1 << iota
 	flagPassQuery
-	flagDisabled
+	flagDisabled // the highest, so that >= finds it
 )
 
 const selectLink = "SELECT code, url, owner, created, expires, max_clicks, clicks, flags FROM spillway_links WHERE "
@@ -111,8 +111,8 @@ func (s *sqlStore) Update(ctx context.Context, l Link) error {
 	// digest first: MySQL evaluates assignments in order and would compare the new url.
 	n, err := s.exec(ctx, s.dialect.Rebind(`UPDATE spillway_links SET
 		digest = CASE WHEN url = ? AND 1 = CAST(? AS DECIMAL) THEN digest ELSE NULL END,
-		url = ?, expires = ?, max_clicks = ?, flags = ? WHERE code = ?`),
-		l.URL, keep, l.URL, millis(l.Expires), l.MaxClicks, flags(l), l.Code)
+		url = ?, expires = ?, max_clicks = ?, flags = CASE WHEN flags >= ? THEN CAST(? AS DECIMAL) ELSE CAST(? AS DECIMAL) END WHERE code = ?`),
+		l.URL, keep, l.URL, millis(l.Expires), l.MaxClicks, flagDisabled, flags(l)|flagDisabled, flags(l), l.Code)
 	if err != nil || n == 1 {
 		return err
 	}

@@ -54,7 +54,6 @@ func (w *Worker) renewals(ctx context.Context) {
 
 // renew renews the lease, or takes another one if it is lost.
 func (w *Worker) renew(ctx context.Context) error {
-	w.readClock()
 	l := w.lease.Load()
 	sent := time.Now()
 	reply, err := renewScript.Run(ctx, w.rdb, script.Call{Keys: []string{w.key}, Args: []any{
@@ -81,6 +80,8 @@ func (w *Worker) renew(ctx context.Context) error {
 	}
 	l.ceiling.Store(ceiling)
 	l.until.Store(w.validity(sent))
+	// Only now: without more reserve, a clock that was set forth would end the ids.
+	w.readClock()
 	return nil
 }
 

@@ -434,3 +434,24 @@ func BenchmarkSnowflake(b *testing.B) {
 		}
 	}
 }
+
+// A Close that runs out of time still ends the making of ids.
+func TestCloseWithoutRedis(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		var faults redistest.Faults
+		w := leaseOf(t, b.Client(faults.Options), Options{})
+		s := flakeOf(t, virtual, w)
+		time.Sleep(time.Second)
+		next(t, s)
+		faults.Add(redistest.Rule{Do: redistest.LoseReply, Times: -1})
+		w.hurry()
+		time.Sleep(time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, w.Close(ctx), context.DeadlineExceeded)
+		_, ok := s.TryNext()
+		require.False(t, ok)
+		_, err := s.Next(t.Context())
+		require.ErrorIs(t, err, ErrClosed)
+	})
+}

@@ -175,20 +175,21 @@ func (w *Worker) Close(ctx context.Context) error {
 		w.wake()
 	}
 	w.mu.Unlock()
-	if err := w.group.Drain(ctx); err != nil {
-		return fmt.Errorf("snowflake: close worker %d: %w", w.ID(), err)
-	}
+	err := w.group.Drain(ctx) // of renewals, which could bring another lease
+	l := w.lease.Load()
+	l.until.Store(0)
 	if !first {
 		return nil
 	}
-	l := w.lease.Load()
-	l.until.Store(0)
 	// An id may be in the making: the swap decides whether it is before or too late.
 	last, used := l.last.Swap(spent), l.floor
 	if w.flake != nil && last >= 0 {
 		used = max(used, w.flake.used(last))
 	}
-	_, err := releaseScript.Run(ctx, w.rdb, script.Call{Keys: []string{w.key}, Args: []any{l.token, l.id, used}})
+	if err != nil {
+		return fmt.Errorf("snowflake: close worker %d: %w", l.id, err)
+	}
+	_, err = releaseScript.Run(ctx, w.rdb, script.Call{Keys: []string{w.key}, Args: []any{l.token, l.id, used}})
 	if err != nil {
 		return fmt.Errorf("snowflake: give back worker %d: %w", l.id, err)
 	}

@@ -113,6 +113,11 @@ func TestLinkStore(t *testing.T) {
 		require.NoError(t, s.Update(ctx, full))
 		_, err = s.Count(ctx, "aBc", now)
 		require.ErrorIs(t, err, shorturl.ErrGone)
+		full.Disabled = false // as one who read the link before it was disabled
+		require.NoError(t, s.Update(ctx, full))
+		got, err = s.Get(ctx, "aBc")
+		require.NoError(t, err)
+		require.True(t, got.Disabled && got.Permanent && got.PassQuery)
 		_, err = s.Count(ctx, "none", now)
 		require.ErrorIs(t, err, shorturl.ErrNotFound)
 
