@@ -96,7 +96,7 @@ func ExampleService_Handler() {
 	server := httptest.NewServer(mux)
 	defer server.Close()
 
-	do := func(method, path, body string) (status int, location string) {
+	do := func(method, path, body string) string {
 		r, _ := http.NewRequest(method, server.URL+path, strings.NewReader(body))
 		r.Header.Set("Authorization", "Bearer ann's token")
 		r.Header.Set("User-Agent", "Mozilla/5.0")
@@ -106,7 +106,7 @@ func ExampleService_Handler() {
 			panic(err)
 		}
 		res.Body.Close()
-		return res.StatusCode, res.Header.Get("Location")
+		return strings.TrimSpace(fmt.Sprint(res.StatusCode, " ", res.Header.Get("Location")))
 	}
 	fmt.Println(do("POST", "/api/links", `{"url": "https://example.com/tea", "alias": "tea"}`))
 	fmt.Println(do("POST", "/api/links", `{"url": "https://x.evil.example"}`))
