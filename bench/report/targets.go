@@ -38,6 +38,13 @@ var targets = []target{
 	{work: "CounterAdd", impl: "spillway", unit: "CPU-ns/op", atMost: 45},
 	{work: "CounterAdd", impl: "spillway-handle", unit: "CPU-ns/op", atMost: 12},
 	{work: "CounterAdd", impl: "spillway", than: "incr", unit: "ops/s", atLeast: 100},
+	{work: "ID", impl: "spillway-segment", unit: "CPU-ns/op", atMost: 12},
+	{work: "ID", impl: "spillway-segment", than: "spillway-snowflake", unit: "ops/s", atLeast: 1},
+	{work: "ID", impl: "spillway-segment", than: "xid", unit: "ops/s", atLeast: 1},
+	{work: "ID", impl: "spillway-segment", than: "yitter-dense", unit: "ops/s", atLeast: 1},
+	{work: "ID", impl: "bwmarrin", than: "spillway-snowflake", unit: "CPU-ns/op", atLeast: 3},
+	{work: "Code", impl: "hashids", than: "spillway", unit: "CPU-ns/op", atLeast: 10},
+	{work: "Redirect", impl: "spillway", than: "bare-net-http", unit: "ops/s", atLeast: 0.8},
 	{work: "CounterMemory", impl: "spillway", unit: "B/object", atMost: 160},
 
 	{work: "LockUncontended", impl: "spillway", than: "redislock", unit: "ops/s", atLeast: 0.6},
