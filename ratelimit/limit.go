@@ -21,7 +21,8 @@ const (
 	// SlidingWindow keeps the counts of two windows and assumes that the units of the
 	// one before were spread evenly. It grants at most Rate + Rate·t/Period in any t:
 	// where they were not spread evenly, close to twice Rate in one Period, though
-	// never at once as FixedWindow does.
+	// never at once as FixedWindow does. Where demand does not end it grants up to one
+	// unit a window less than is due, which matters for small rates.
 	SlidingWindow
 	// SlidingLog keeps the time of every grant: at most Rate units in any Period,
 	// exactly. A call costs O(Rate) and a key some 9 bytes per grant, hence Rate
