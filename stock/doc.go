@@ -71,7 +71,7 @@
 // begins the next.
 //
 // Commands, for an ACL: EVAL, EVALSHA, and inside scripts or by themselves TIME,
-// HMGET, HGET, HSET, HDEL, HSCAN, SADD, SMISMEMBER, XADD, XLEN, XRANGE, XREVRANGE,
+// HMGET, HGET, HSET, HDEL, HLEN, HSCAN, SADD, SMISMEMBER, XADD, XLEN, XRANGE, XREVRANGE,
 // XREAD, PEXPIRE, UNLINK; CONFIG GET or INFO in New.
 //
 // # When Redis is slow, down or fails over

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"regexp"
 	"strconv"
 	"time"
 )
@@ -77,6 +78,8 @@ type Event struct {
 // entriesPage is how many entries one round trip reads.
 const entriesPage = 128
 
+var entryID = regexp.MustCompile(`^\d{1,20}-\d{1,20}$`)
+
 // Entries returns the journal's entries after the one with the id from ("" for the
 // beginning) up to the newest, oldest first. An error ends the sequence. One round
 // trip per 128 entries.
@@ -85,6 +88,10 @@ func (a *Activity) Entries(ctx context.Context, from string) iter.Seq2[Entry, er
 		from = "0-0"
 	}
 	return func(yield func(Entry, error) bool) {
+		if !entryID.MatchString(from) {
+			yield(Entry{}, fmt.Errorf("%w: from %q is not the ID of an Entry", ErrInvalid, from))
+			return
+		}
 		for {
 			page, err := a.rdb.XRangeN(ctx, a.keys.stream, "("+from, "+", entriesPage).Result()
 			if err != nil {

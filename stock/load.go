@@ -13,8 +13,8 @@ import (
 const loadChunk = 500
 
 // A Level is the stock of one SKU, in units. Left + Reserved + Sold is what was
-// loaded and restocked. Holds that are over count as reserved until they are
-// released, by Run or by the next order.
+// loaded and restocked; Sold counts deducted and confirmed orders. Holds that are
+// over count as reserved until they are released, by Run or by the next order.
 type Level struct {
 	Left, Reserved, Sold int64
 	// Version grows whenever the SKU sells out or comes back: the largest of the

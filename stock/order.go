@@ -21,8 +21,10 @@ type Order struct {
 	// Partial takes the items that can be had in full and names the others in
 	// Result.Missing; otherwise an order gets all its items or none.
 	Partial bool
-	// Retry says that this ID may have been sent before, by this or another process:
-	// the answer then always comes from Redis, never from memory.
+	// Retry says that this ID may have been sent before, by this or another process,
+	// as the second of two clicks: the answer then always comes from Redis. Without
+	// it, a second click may be told "sold out" from memory (Result.FromMemory)
+	// although the first got the last unit.
 	Retry bool
 }
 
@@ -124,6 +126,9 @@ func (a *Activity) order(ctx context.Context, verb byte, o Order) (Result, error
 	if err := checkOrder(&o); err != nil {
 		return Result{}, err
 	}
+	if a.closed.Load() {
+		return Result{}, fmt.Errorf("%w: activity %q", ErrClosed, a.name)
+	}
 	if !o.Retry && a.opts.SoldOutFor > 0 {
 		if err := a.soldOut(&o); err != nil {
 			return Result{FromMemory: true}, err
@@ -149,9 +154,10 @@ func (a *Activity) Confirm(ctx context.Context, ref Ref) (Result, error) {
 }
 
 // Cancel ends a reserved or deducted order and gives its units back; the reason,
-// up to 256 bytes, goes into the journal. An order that is not there yet is
-// cancelled all the same: when it arrives, it gets ErrCancelled. Cancelling twice
-// is no error; ErrExpired and ErrConfirmed say that another end came first.
+// up to 256 bytes, goes into the journal. An order that is not there yet, or never
+// will be, is cancelled all the same, which Result.Items shows by being empty: when
+// it arrives, it gets ErrCancelled. Cancelling twice is no error; ErrExpired and
+// ErrConfirmed say that another end came first.
 //
 // A cancel that Redis refused because it was out of memory is tried again by Run.
 // One shared round trip.

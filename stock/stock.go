@@ -98,6 +98,7 @@ type Options struct {
 	Unmerged bool
 	// OnEvent is told, at most once each in this process, when a SKU sells out or
 	// comes back. It is called by Run, one event at a time, and must not block long.
+	// What was sold out before Run began is in Stock, with its version.
 	OnEvent func(Event)
 	// AllowEviction accepts a Redis that may evict keys (any maxmemory-policy but
 	// noeviction). An evicted order record lets the retry of that order sell twice.
@@ -163,6 +164,7 @@ type Activity struct {
 	events events
 	undone undone
 	stats  counters
+	closed atomic.Bool // for answers from memory, which the group does not see
 }
 
 // The kinds of an activity's keys.
@@ -244,8 +246,10 @@ func poolSize(rdb redis.UniversalClient) int {
 	return 0
 }
 
-// Close waits for the calls under way, until ctx ends, and refuses later ones
-// with ErrClosed. The Redis client stays open.
+// Close waits for the calls under way, until ctx ends; later orders, confirms,
+// cancels, lookups, loads and restocks get ErrClosed. What only reads or
+// administers goes on, and the Redis client stays open.
 func (a *Activity) Close(ctx context.Context) error {
+	a.closed.Store(true)
 	return a.group.Close(ctx)
 }
