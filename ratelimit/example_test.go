@@ -38,6 +38,9 @@ func Example() {
 	}
 	defer limiter.Close(ctx)
 
+	for _, limit := range limiter.Limits() {
+		fmt.Println(limit.Name, limit.Burst)
+	}
 	for range 4 {
 		res, err := limiter.Allow(ctx, "user-42")
 		if err != nil {
@@ -47,6 +50,8 @@ func Example() {
 		fmt.Println(res.OK(), res.Remaining, res.Limiting)
 	}
 	// Output:
+	// 10/1s 3
+	// 1000/1h0m0s 1000
 	// true 2 10/1s
 	// true 1 10/1s
 	// true 0 10/1s

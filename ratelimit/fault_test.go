@@ -14,13 +14,9 @@ import (
 // left asks a limiter that saw no faults how many units key has.
 func left(t testing.TB, rdb redis.UniversalClient, l *Limiter, key string) int64 {
 	t.Helper()
-	limits := make([]Limit, len(l.rules))
-	for i, r := range l.rules {
-		limits[i] = Limit{Name: r.name, Rate: r.c, Period: time.Duration(r.unit) * time.Microsecond, Burst: r.burst}
-	}
 	o := l.opts
 	o.Lease = 0
-	other := open(t, rdb, o, limits...)
+	other := open(t, rdb, o, l.Limits()...)
 	require.Equal(t, l.key(key), other.key(key), "another limiter")
 	r, err := other.Peek(t.Context(), key)
 	require.NoError(t, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"hash/maphash"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -103,13 +104,14 @@ func (o Options) withDefaults(rules []rule) (Options, error) {
 //   - Wait, for work: blocks until its turn.
 //   - Reserve, to be told when, and to wait or cancel oneself.
 type Limiter struct {
-	rdb   redis.UniversalClient // nil: local
-	opts  Options
-	rules []rule
-	burst int64 // the smallest
-	queue bool  // waiting calls can be given their turn in advance
-	args  []any // of read.lua
-	kind  string
+	rdb    redis.UniversalClient // nil: local
+	opts   Options
+	limits []Limit
+	rules  []rule
+	burst  int64 // the smallest
+	queue  bool  // waiting calls can be given their turn in advance
+	args   []any // of read.lua
+	kind   string
 
 	base   time.Time
 	lanes  bool // more than one: see lane
@@ -177,9 +179,10 @@ func build(limits []Limit) (*Limiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Limiter{rules: rules, burst: rules[0].burst, queue: allGCRA(rules), base: time.Now(), life: lifetime.New()}
+	l := &Limiter{limits: slices.Clone(limits), rules: rules, burst: rules[0].burst, queue: allGCRA(rules), base: time.Now(), life: lifetime.New()}
 	l.notes.seed = maphash.MakeSeed()
-	for _, r := range rules {
+	for i, r := range rules {
+		l.limits[i].Name = r.name
 		l.burst = min(l.burst, r.burst)
 	}
 	return l, nil
@@ -240,6 +243,9 @@ func (l *Limiter) Reset(ctx context.Context, key string) error {
 	}
 	return nil
 }
+
+// Limits returns the limits, with the names that Result.Limiting uses.
+func (l *Limiter) Limits() []Limit { return slices.Clone(l.limits) }
 
 // Close waits for the calls under way, until ctx ends, refuses later ones with
 // ErrClosed, and gives leased units back. The Redis client stays open.
