@@ -60,23 +60,22 @@ func isDown(err error) bool {
 const minRetry = 100 * time.Millisecond
 
 // whenDown decides a run by policy.
-func (l *Limiter) whenDown(key string, q run, lane int) answer {
+func (l *Limiter) whenDown(key string, q run, lane int, a *answer) {
 	l.stats.whenDown.Add(1)
-	a := answer{n: q.n}
 	switch {
 	case l.opts.WhenDown == FailOpen:
 		a.source, a.granted, a.left = FromFailOpen, q.k, l.burst
-		return a
+		return
 	case l.opts.WhenDown == LocalShare && l.local.holds(q.n):
-		a.source, a.verdict = FromLocalShare, l.local.take(key, q)
-		return a
+		a.source = FromLocalShare
+		l.local.take(key, q, &a.verdict)
+		return
 	case l.opts.WhenDown == LocalShare:
 		a.source = FromLocalShare // more than a share can ever have: wait for Redis
 	default:
 		a.source = FromFailClosed
 	}
 	a.us = max(l.watch[lane].Wait(), minRetry).Microseconds()
-	return a
 }
 
 // holds reports whether n units can ever be there at once.

@@ -136,8 +136,8 @@ func TestMemoryIsExact(t *testing.T) {
 		for range rapid.IntRange(1, 30).Draw(rt, "calls") {
 			time.Sleep(time.Duration(drawPause(rt, limits, retry)) * time.Microsecond)
 			q, now := drawRun(rt, l.burst), time.Now().UnixMicro()
-			a, err := l.take(t.Context(), "k", q)
-			require.NoError(rt, err)
+			var a answer
+			require.NoError(rt, l.take(t.Context(), "k", q, &a))
 			require.Equal(rt, m.take(q, now), a.granted)
 			if retry = a.us; a.granted == 0 && q.n > 0 {
 				require.Positive(rt, a.us)
@@ -160,7 +160,8 @@ func TestLocalIsExact(t *testing.T) {
 		for range rapid.IntRange(1, 60).Draw(rt, "calls") {
 			time.Sleep(time.Duration(drawPause(rt, limits, retry)) * time.Microsecond)
 			q, now := drawRun(rt, l.burst), time.Since(l.local.base).Microseconds()
-			v := l.local.take("k", q)
+			var v verdict
+			l.local.take("k", q, &v)
 			compare(rt, m, q, v, now)
 			retry = v.us
 		}

@@ -145,6 +145,9 @@ func (l Limit) compile() (rule, error) {
 
 // costs returns the time that n units take to refill: µs, and 1/c µs.
 func (r *rule) costs(n int64) (us, part int64) {
+	if r.b == 0 { // spares two divisions
+		return n * r.a, 0
+	}
 	return n*r.a + n*r.b/r.c, n * r.b % r.c
 }
 

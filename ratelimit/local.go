@@ -48,7 +48,7 @@ func (l *local) shard(key string) *localShard {
 }
 
 // take decides one run.
-func (l *local) take(key string, q run) verdict {
+func (l *local) take(key string, q run, v *verdict) {
 	s := l.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,7 +64,7 @@ func (l *local) take(key string, q run) verdict {
 	for i := range b.meters {
 		b.meters[i].advance(&l.rules[i], now)
 	}
-	return b.decide(l.rules, q, now)
+	b.decide(l.rules, q, now, v)
 }
 
 func (l *local) newBucket() *bucket {
@@ -102,8 +102,8 @@ func (b *bucket) ready(rules []rule, now int64) int64 {
 }
 
 // decide is the loop of take.lua.
-func (b *bucket) decide(rules []rule, q run, now int64) verdict {
-	v := verdict{granted: q.k, now: now}
+func (b *bucket) decide(rules []rule, q run, now int64, v *verdict) {
+	v.granted, v.now = q.k, now
 	v.left, v.limit = b.available(rules, now)
 	if q.n == 0 {
 		if v.left == 0 {
@@ -126,7 +126,6 @@ func (b *bucket) decide(rules []rule, q run, now int64) verdict {
 	}
 	v.takes = b.takes
 	v.reset = max(0, b.meters[v.limit].ready(&rules[v.limit], now)-now)
-	return v
 }
 
 func (b *bucket) available(rules []rule, now int64) (least int64, limit int) {

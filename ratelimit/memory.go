@@ -139,22 +139,21 @@ func (n *note) over(now int64) bool {
 	return n.resetAt+keepReset < now && n.leases.asked+keepReset < now
 }
 
-// denied returns the denial that holds for a call for n units.
-func (n *note) denied(units, now int64) (verdict, bool) {
+// denied fills in v if a denial holds for a call for units.
+func (n *note) denied(units, now int64, v *verdict) bool {
 	d := n.denials.Load()
 	if d == nil {
-		return verdict{}, false
+		return false
 	}
-	var v verdict
-	found := false
-	for i := range *d { // the largest cost tells most
+	for i := len(*d) - 1; i >= 0; i-- { // the largest cost tells most
 		if e := &(*d)[i]; e.n <= units && e.until > now {
-			v, found = e.verdict, true
+			*v = e.verdict
 			v.us = (e.until - now + 999) / 1000
 			v.reset = max(0, e.resetBy-now) / 1000
+			return true
 		}
 	}
-	return v, found
+	return false
 }
 
 // deny remembers v, with which a call for units was denied that was sent then.

@@ -146,8 +146,8 @@ func TestMemoryIsBounded(t *testing.T) {
 func TestDenialsByCost(t *testing.T) {
 	n := &note{resetAt: -keepReset}
 	until := func(units, now int64) int64 {
-		v, ok := n.denied(units, now)
-		if !ok {
+		var v verdict
+		if !n.denied(units, now, &v) {
 			return 0
 		}
 		return now/1000 + v.us

@@ -71,9 +71,11 @@ func (m *meter) delay(r *rule, now, n int64) int64 {
 	switch r.algorithm {
 	case GCRA:
 		us, part := r.costs(n)
-		part += m.part
-		us += m.tat - now - r.full + part/r.c
-		if part%r.c > r.fullPart {
+		us, part = us+m.tat-now-r.full, part+m.part
+		if part >= r.c {
+			us, part = us+1, part-r.c
+		}
+		if part > r.fullPart {
 			us++
 		}
 		return us
@@ -108,8 +110,10 @@ func (m *meter) charge(r *rule, at, n int64) {
 			m.tat, m.part = at, 0
 		}
 		us, part := r.costs(n)
-		part += m.part
-		m.tat, m.part = m.tat+us+part/r.c, part%r.c
+		m.tat, m.part = m.tat+us, m.part+part
+		if m.part >= r.c {
+			m.tat, m.part = m.tat+1, m.part-r.c
+		}
 	case SlidingLog:
 		if last := len(m.log) - 1; last >= 0 && m.log[last].at == at {
 			m.log[last].units += n

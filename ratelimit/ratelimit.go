@@ -118,7 +118,7 @@ type Limiter struct {
 	watch  [slotLanes]*breaker.Breaker
 	local  *local // all there is, or the share while Redis is down
 	notes  notes
-	group  *coalesce.Group[ask, answer]
+	group  *coalesce.Group[ask, reply]
 	life   *lifetime.Group
 	closed atomic.Bool
 	stats  counters
@@ -199,13 +199,13 @@ func allGCRA(rules []rule) bool {
 
 // Allow takes one unit of key now, if there is one. Any key is legal.
 func (l *Limiter) Allow(ctx context.Context, key string) (Result, error) {
-	return l.result(l.take(ctx, key, run{n: 1, k: 1}))
+	return l.decide(ctx, key, run{n: 1, k: 1})
 }
 
 // AllowN takes n units of key now, or none. 0 only looks, as Peek does; more than the
 // smallest burst is ErrExceedsBurst, less than 0 ErrInvalid.
 func (l *Limiter) AllowN(ctx context.Context, key string, n int64) (Result, error) {
-	return l.result(l.take(ctx, key, run{n: n, k: 1}))
+	return l.decide(ctx, key, run{n: n, k: 1})
 }
 
 // AllowUpTo takes as many units of key as there are now, n at most: Result.Granted.
@@ -216,13 +216,13 @@ func (l *Limiter) AllowUpTo(ctx context.Context, key string, n int64) (Result, e
 	if n == 0 {
 		return l.Peek(ctx, key)
 	}
-	return l.result(l.take(ctx, key, run{n: 1, k: min(n, l.burst)}))
+	return l.decide(ctx, key, run{n: 1, k: min(n, l.burst)})
 }
 
 // Peek tells how key stands without taking anything: Result.Remaining units are
 // there; if none is, the next comes after Result.RetryAfter.
 func (l *Limiter) Peek(ctx context.Context, key string) (Result, error) {
-	return l.result(l.take(ctx, key, run{k: 1}))
+	return l.decide(ctx, key, run{k: 1})
 }
 
 // Reset makes all units of key available again. Other processes that remember a

@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"context"
 	"fmt"
 	"time"
 )
@@ -78,18 +79,18 @@ type answer struct {
 	verdict
 	n      int64
 	source Source
-	err    error
 }
 
-func (l *Limiter) result(a answer, err error) (Result, error) {
-	if err != nil {
+// decide is take with a Result.
+func (l *Limiter) decide(ctx context.Context, key string, q run) (Result, error) {
+	var a answer
+	if err := l.take(ctx, key, q, &a); err != nil {
 		return Result{}, err
 	}
-	r := Result{
+	return Result{
 		Granted: a.granted * a.n, Remaining: a.left, Limiting: l.rules[a.limit].name, Source: a.source,
 		RetryAfter: time.Duration(a.us) * time.Microsecond, ResetAfter: time.Duration(a.reset) * time.Microsecond,
-	}
-	return r, nil
+	}, nil
 }
 
 // Stats are counters of this process since New.

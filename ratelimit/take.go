@@ -37,63 +37,84 @@ type ask struct {
 	run
 }
 
-// take decides one run: from memory, from a lease, by asking Redis or by policy.
-func (l *Limiter) take(ctx context.Context, key string, q run) (answer, error) {
+// take decides one run: from memory, from a lease, by asking Redis or by policy. It
+// fills in a rather than return it, as copies would be a good part of a local call.
+func (l *Limiter) take(ctx context.Context, key string, q run, a *answer) error {
 	switch {
 	case q.n < 0:
-		return answer{}, fmt.Errorf("%w: n %d, want 0 or more", ErrInvalid, q.n)
+		return fmt.Errorf("%w: n %d, want 0 or more", ErrInvalid, q.n)
 	case q.n > l.burst:
-		return answer{}, fmt.Errorf("%w: n %d, burst %d", ErrExceedsBurst, q.n, l.burst)
+		return fmt.Errorf("%w: n %d, burst %d", ErrExceedsBurst, q.n, l.burst)
 	case l.closed.Load():
-		return answer{}, fmt.Errorf("%w: key %q", ErrClosed, key)
+		return fmt.Errorf("%w: key %q", ErrClosed, key)
 	}
 	if err := ctx.Err(); err != nil {
-		return answer{}, fmt.Errorf("ratelimit: key %q: %w: %w", key, ErrUnavailable, err)
+		return fmt.Errorf("ratelimit: key %q: %w: %w", key, ErrUnavailable, err)
 	}
+	a.n = q.n
 	if l.rdb == nil {
-		return answer{verdict: l.local.take(key, q), n: q.n, source: FromLocal}, nil
+		a.source = FromLocal
+		l.local.take(key, q, &a.verdict)
+		return nil
 	}
 	if q.n > 0 {
-		if note := l.notes.find(key); note != nil {
-			now := l.clock()
-			if left, ok := note.spend(q.n*q.k, now); ok {
-				l.stats.fromLease.Add(1)
-				return answer{verdict: verdict{granted: q.k, left: left}, n: q.n, source: FromLease}, nil
-			}
-			if v, ok := note.denied(q.n, now); ok && q.wait == 0 {
-				l.stats.fromMemory.Add(1)
-				return answer{verdict: v, n: q.n, source: FromMemory}, nil
-			}
+		if note := l.notes.find(key); note != nil && l.recall(note, q, a) {
+			return nil
 		}
 	}
+	return l.ask(ctx, key, q, a)
+}
+
+// recall decides a run from what is known of its key, if that is enough.
+func (l *Limiter) recall(n *note, q run, a *answer) bool {
+	now := l.clock()
+	if left, ok := n.spend(q.n*q.k, now); ok {
+		l.stats.fromLease.Add(1)
+		a.source, a.granted, a.left = FromLease, q.k, left
+		return true
+	}
+	if q.wait == 0 && n.denied(q.n, now, &a.verdict) {
+		l.stats.fromMemory.Add(1)
+		a.source = FromMemory
+		return true
+	}
+	return false
+}
+
+// ask decides a run together with others, by asking Redis or, if that is down, by
+// policy.
+func (l *Limiter) ask(ctx context.Context, key string, q run, a *answer) error {
 	lane := 0
 	if l.lanes {
 		lane = slotLane(l.key(key))
 	}
 	if !l.watch[lane].Ready() {
-		return l.whenDown(key, q, lane), nil
+		l.whenDown(key, q, lane, a)
+		return nil
 	}
-	a, err := l.group.Do(ctx, laneNames[lane], "", ask{key, q}, 1)
+	reply, err := l.group.Do(ctx, laneNames[lane], "", ask{key, q}, 1)
 	if err == nil {
-		err = a.err
+		err = reply.err
 	}
 	switch {
 	case err == nil:
-		a.n = q.n
-		return a, nil
+		a.verdict = reply.verdict
+		return nil
 	case errors.Is(err, coalesce.ErrClosed):
-		return answer{}, fmt.Errorf("%w: key %q", ErrClosed, key)
+		return fmt.Errorf("%w: key %q", ErrClosed, key)
 	case errors.Is(err, coalesce.ErrOverloaded):
 		l.stats.overloaded.Add(1)
-		return l.whenDown(key, q, lane), nil
+		l.whenDown(key, q, lane, a)
+		return nil
 	case errors.Is(err, coalesce.ErrUnsent):
-		return answer{}, fmt.Errorf("ratelimit: key %q: %w: %w", key, ErrUnavailable, err)
+		return fmt.Errorf("ratelimit: key %q: %w: %w", key, ErrUnavailable, err)
 	case errors.Is(err, coalesce.ErrUnknown):
-		return answer{}, fmt.Errorf("ratelimit: key %q: %w: %w", key, ErrUnknown, err)
+		return fmt.Errorf("ratelimit: key %q: %w: %w", key, ErrUnknown, err)
 	case isDown(err):
-		return l.whenDown(key, q, lane), nil
+		l.whenDown(key, q, lane, a)
+		return nil
 	}
-	return answer{}, fmt.Errorf("ratelimit: key %q: %w", key, err)
+	return fmt.Errorf("ratelimit: key %q: %w", key, err)
 }
 
 // A trip is one round trip. It belongs to the goroutine that makes it, since the
@@ -101,13 +122,19 @@ func (l *Limiter) take(ctx context.Context, key string, q run) (answer, error) {
 type trip struct {
 	calls   []call
 	stops   []stop
-	answers []answer
+	answers []reply
 }
 
 // A call is an ask in its place: the j-th of the calls in a run of a stop.
 type call struct {
 	stop, run int
 	j, k      int64 // k: how many calls of the run it is, more than 1 for AllowUpTo
+}
+
+// A reply is what Redis said of an ask.
+type reply struct {
+	verdict
+	err error
 }
 
 // A stop is one key of a trip.
@@ -123,7 +150,7 @@ type stop struct {
 
 // flush carries a batch to Redis and waits for the answers, no longer than
 // Options.Timeout: a client's own timeouts are often longer than a request may take.
-func (l *Limiter) flush(_ context.Context, lane string, batch []ask) ([]answer, error) {
+func (l *Limiter) flush(_ context.Context, lane string, batch []ask) ([]reply, error) {
 	t := plan(batch)
 	watch := l.watch[laneOf(lane)]
 	done := make(chan struct{})
@@ -150,7 +177,7 @@ func (l *Limiter) flush(_ context.Context, lane string, batch []ask) ([]answer, 
 // plan sorts a batch by key. Calls of a key for as many units each become one run,
 // their order kept.
 func plan(batch []ask) *trip {
-	t := &trip{calls: make([]call, len(batch)), answers: make([]answer, len(batch))}
+	t := &trip{calls: make([]call, len(batch)), answers: make([]reply, len(batch))}
 	var index map[string]int
 	at := 0
 	for i := range batch {

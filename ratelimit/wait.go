@@ -28,11 +28,12 @@ func (l *Limiter) Reserve(ctx context.Context, key string, n int64) (*Reservatio
 	if !l.queue {
 		return nil, fmt.Errorf("%w: Reserve needs limits that are all GCRA: windows cannot be taken in advance", ErrInvalid)
 	}
-	a, err := l.take(ctx, key, run{n: n, k: 1, wait: maxAhead.Microseconds()})
-	if err != nil {
+	r := &Reservation{l: l, key: key}
+	if err := l.take(ctx, key, run{n: n, k: 1, wait: maxAhead.Microseconds()}, &r.a); err != nil {
 		return nil, err
 	}
-	return &Reservation{l: l, key: key, a: a, at: time.Now()}, nil
+	r.at = time.Now()
+	return r, nil
 }
 
 // OK reports whether a turn was given. None is more than 24 hours ahead, and none is
@@ -86,11 +87,12 @@ func (l *Limiter) WaitN(ctx context.Context, key string, n int64) error {
 				q.wait = max(1, min(q.wait, time.Until(d).Microseconds()))
 			}
 		}
-		a, err := l.take(ctx, key, q)
+		r := Reservation{l: l, key: key}
+		err := l.take(ctx, key, q, &r.a)
 		if err != nil || n == 0 {
 			return err
 		}
-		r := Reservation{l: l, key: key, a: a, at: time.Now()}
+		r.at = time.Now()
 		d := r.Delay()
 		if d == 0 && r.OK() {
 			return nil
