@@ -140,7 +140,8 @@ func TestInspectAndHolds(t *testing.T) {
 			got[h.Ref] = h
 		}
 		require.Equal(t, want, got)
-		for h := range a.Holds(ctx) { // may be left early
+		for h, err := range a.Holds(ctx) { // may be left early
+			require.NoError(t, err)
 			require.Contains(t, want, h.Ref)
 			break
 		}
@@ -199,11 +200,12 @@ func TestEntries(t *testing.T) {
 			rest = append(rest, e)
 		}
 		require.Equal(t, all[100:], rest)
-		for range a.Entries(ctx, "") {
+		for _, err := range a.Entries(ctx, "") {
+			require.NoError(t, err)
 			break
 		}
-		for range a.Entries(ctx, all[604].ID) {
-			t.Fatal("an entry after the last")
+		for e, err := range a.Entries(ctx, all[604].ID) {
+			t.Fatalf("an entry after the last: %v, %v", e, err)
 		}
 		for _, err := range a.Entries(ctx, "not an id") {
 			require.Error(t, err)

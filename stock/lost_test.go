@@ -2,7 +2,6 @@ package stock
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -372,7 +371,7 @@ func TestNothingHalfDone(t *testing.T) {
 			}
 			_, err = a.Reserve(t.Context(), tea("o", "u", 5)) // raises an event
 			require.Error(t, err, kind)
-			require.False(t, errors.Is(err, ErrUnavailable), "%s: %v", kind, err)
+			require.NotErrorIs(t, err, ErrUnavailable, kind)
 			after, err := rdb.HGetAll(t.Context(), a.keys.levels).Result()
 			require.NoError(t, err)
 			require.Equal(t, before, after, "%s: the levels changed", kind)

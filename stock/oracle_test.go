@@ -393,16 +393,16 @@ func (o *oracle) judge(c call) {
 		}
 		return
 	}
-	switch a.err {
-	case nil:
+	switch {
+	case a.err == nil:
 		o.judgeGrant(c, a, n)
-	case ErrConflict:
+	case errors.Is(a.err, ErrConflict):
 		other := n != nil && ((c.verb == 'D' || c.verb == 'R') && (n.verb != c.verb || !sameOrder(n.asked, c.order)) || n.asked.User != c.order.User) ||
 			early && o.m.early[id] != c.order.User || o.cancels[id] && n == nil
 		if !other {
 			o.fault("%v: the journal has %+v", c, n)
 		}
-	case ErrInsufficient:
+	case errors.Is(a.err, ErrInsufficient):
 		o.ungranted(c, was)
 		qty := int64(0)
 		for _, it := range c.order.Items {
@@ -413,29 +413,29 @@ func (o *oracle) judge(c call) {
 		if a.have >= qty || !o.lefts[a.sku].during(at, at, a.have) {
 			o.fault("%v: not true at %d", c, at)
 		}
-	case ErrLimit:
+	case errors.Is(a.err, ErrLimit):
 		o.ungranted(c, was)
 		if !o.used[c.order.User+"\x00"+a.sku].during(at, at, a.have) {
 			o.fault("%v: not true at %d", c, at)
 		}
-	case ErrNoSKU:
+	case errors.Is(a.err, ErrNoSKU):
 		o.ungranted(c, was)
 		if !slices.ContainsFunc(c.order.Items, func(it Item) bool { return o.m.levels[it.SKU] == nil }) {
 			o.fault("%v: it was loaded", c)
 		}
-	case ErrNotFound:
+	case errors.Is(a.err, ErrNotFound):
 		o.ungranted(c, was)
-	case ErrCancelled:
+	case errors.Is(a.err, ErrCancelled):
 		o.granted[id] = true
 		if !(n != nil && was(Cancelled)) && !(n == nil && o.cancels[id]) {
 			o.fault("%v: the journal has %+v", c, n)
 		}
-	case ErrExpired:
+	case errors.Is(a.err, ErrExpired):
 		o.granted[id] = true
 		if n == nil || !was(Expired) {
 			o.fault("%v: the journal has %+v", c, n)
 		}
-	case ErrConfirmed:
+	case errors.Is(a.err, ErrConfirmed):
 		if n == nil || !was(Confirmed) {
 			o.fault("%v: the journal has %+v", c, n)
 		}

@@ -87,7 +87,7 @@ func runSequence(t *testing.T, a *Activity, rng *rand.Rand, steps int, between f
 		var res Result
 		var err error
 		var want func(now int64) answer
-		what := ""
+		var what string
 		switch p := rng.IntN(100); {
 		case p < 25:
 			what = fmt.Sprintf("Deduct %+v", o)

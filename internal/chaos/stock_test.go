@@ -73,7 +73,7 @@ func buy(ctx context.Context, w *Worker) error {
 	}
 	wg.Wait()
 	stop()
-	return errors.Join(append(errs, <-ran, a.Close(ctx))...)
+	return errors.Join(errors.Join(errs...), <-ran, a.Close(ctx))
 }
 
 // buyOne places an order, which one time in eight every process places, and then
