@@ -134,7 +134,7 @@ func TestSeveralLimits(t *testing.T) {
 		}
 		// Nothing was taken from the other limit by the denials.
 		if l.rdb != nil {
-			a, err := l.group.Do(ctx, laneNames[0], "", ask{"k", run{n: 1, k: 9}}, 1)
+			a, err := l.group.Do(ctx, laneNames[0], "", ask{key: "k", run: run{n: 1, k: 9}}, 1)
 			require.NoError(t, err)
 			require.Equal(t, int64(1), a.granted)
 		} else {

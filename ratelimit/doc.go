@@ -62,8 +62,8 @@
 //
 // # When Redis is slow, down or fails over
 //
-// No call waits longer than Options.Timeout for Redis. One that has no answer by
-// then, or to which Redis is not available, is decided by Options.WhenDown: by a limiter
+// No round trip is waited for much longer than Options.Timeout, nor by anybody who came
+// while one was hanging more than twice as long. A call that has no answer by then, or to which Redis is not available, is decided by Options.WhenDown: by a limiter
 // of this process with its share of the limits (LocalShare), granted (FailOpen) or
 // denied (FailClosed). The error is nil then; Result.Source and Stats say so. After
 // three failed round trips in a row nobody asks any more but a probe, at first
@@ -78,11 +78,11 @@
 // # Cost per call
 //
 //	call                       round trips       script          allocations
-//	Allow, AllowN, AllowUpTo   1, shared         O(limits)       4
-//	Peek, Reserve              1, shared         O(limits)       4
+//	Allow, AllowN, AllowUpTo   1, shared         O(limits)       40
+//	Peek, Reserve              1, shared         O(limits)       40
 //	denied, remembered         0                 none            0
 //	granted from a lease       0                 none            0
-//	Wait                       1, shared         O(limits)       4
+//	Wait                       1, shared         O(limits)       40
 //	Reset, Cancel              1                 O(limits)
 //	any, NewLocal              0                 none            0
 //

@@ -9,9 +9,13 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// errLate is a round trip that takes longer than Options.Timeout. Whether it
-// happens is unknown.
-var errLate = fmt.Errorf("%w: no answer within the timeout", ErrUnknown)
+var (
+	// errLate is a round trip that takes longer than Options.Timeout. Whether it
+	// happens is unknown.
+	errLate = fmt.Errorf("%w: no answer within the timeout", ErrUnknown)
+	// errDown is a round trip that was not made.
+	errDown = fmt.Errorf("%w: no answer to others", ErrUnavailable)
+)
 
 type counters struct {
 	fromMemory, fromLease, whenDown, lost, overloaded atomic.Uint64

@@ -97,7 +97,7 @@ func inBubbles(t *testing.T, prop func(rt *rapid.T, t *testing.T, b *redistest.E
 
 // askRedis asks Redis and no memory.
 func askRedis(t require.TestingT, l *Limiter, q run) verdict {
-	a, err := l.group.Do(context.Background(), laneNames[0], "", ask{"k", q}, 1)
+	a, err := l.group.Do(context.Background(), laneNames[0], "", ask{key: "k", run: q}, 1)
 	require.NoError(t, err)
 	require.NoError(t, a.err)
 	return a.verdict
@@ -202,7 +202,7 @@ func TestBatchIsInOrder(t *testing.T) {
 			var batch []ask
 			for range rapid.IntRange(1, 20).Draw(rt, "calls") {
 				key := rapid.SampledFrom([]string{"x", "x", "x", "y", "z"}).Draw(rt, "key")
-				batch = append(batch, ask{key, drawRun(rt, l.burst)})
+				batch = append(batch, ask{key: key, run: drawRun(rt, l.burst)})
 			}
 			answers, err := l.flush(t.Context(), laneNames[0], slices.Clone(batch))
 			require.NoError(rt, err)

@@ -155,8 +155,8 @@ func judge(c taking, all []taken) (over, share float64) {
 
 func TestFleet(t *testing.T) {
 	for name, c := range map[string]taking{
-		"exact": {Goroutines: 8, Limit: PerSecond(2000).WithBurst(100), For: longest()},
-		"lease": {Goroutines: 8, Limit: PerSecond(2000).WithBurst(500), For: longest(), Lease: 100 * time.Millisecond},
+		"exact": {Goroutines: 8, Limit: PerSecond(1000).WithBurst(700), For: longest()},
+		"lease": {Goroutines: 8, Limit: PerSecond(1000).WithBurst(700), For: longest(), Lease: 100 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			over, share := judge(c, fleet(t, c, false))
@@ -169,7 +169,7 @@ func TestFleet(t *testing.T) {
 
 // A process that is killed takes no more with it than what it was doing.
 func TestFleetWithDeath(t *testing.T) {
-	c := taking{Goroutines: 8, Limit: PerSecond(2000).WithBurst(100), For: longest() / 2}
+	c := taking{Goroutines: 8, Limit: PerSecond(1000).WithBurst(700), For: longest() / 2}
 	over, share := judge(c, fleet(t, c, true))
 	require.LessOrEqual(t, over, 0.0)
 	require.GreaterOrEqual(t, share, 0.98)
@@ -177,7 +177,7 @@ func TestFleetWithDeath(t *testing.T) {
 
 // The oracle catches a limiter that reads and then writes.
 func TestFleetControl(t *testing.T) {
-	c := taking{Goroutines: 8, Limit: PerSecond(2000).WithBurst(100), For: longest() / 4, Naive: true}
+	c := taking{Goroutines: 8, Limit: PerSecond(1000).WithBurst(700), For: longest() / 4, Naive: true}
 	over, _ := judge(c, fleet(t, c, false))
 	require.Greater(t, over, 100.0, "the oracle does not catch GET then SET")
 }

@@ -16,7 +16,7 @@ const (
 	// It keeps two numbers a key, whatever the rate.
 	GCRA Algorithm = iota
 	// FixedWindow grants Rate units per window, windows being aligned to the
-	// server's clock. At the edge of two windows it grants twice that at once.
+	// server's clock (those of NewLocal to its start). At the edge of two windows it grants twice that at once.
 	FixedWindow
 	// SlidingWindow keeps the counts of two windows and assumes that the units of the
 	// one before were spread evenly. It grants at most Rate + Rate·t/Period in any t:

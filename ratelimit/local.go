@@ -11,8 +11,8 @@ const (
 	minSweep    = 256 // buckets of a shard that are kept without asking
 )
 
-// A local limits within the process. Its clock is monotonic, so that no step of
-// the machine's clock reaches it.
+// A local limits within the process. Its clock is monotonic and starts with it, so
+// that no step of the machine's clock reaches it.
 type local struct {
 	rules  []rule
 	base   time.Time
@@ -24,13 +24,14 @@ type localShard struct {
 	mu      sync.Mutex
 	buckets map[string]*bucket
 	sweepAt int
-	_       [40]byte // two shards do not share a cache line
+	takes   int64    // so far
+	_       [32]byte // two shards do not share a cache line
 }
 
 // A bucket is the state of one key: a meter per limit.
 type bucket struct {
 	meters []meter
-	takes  int64    // so far, to see whether one was the last
+	takes  int64    // the number of the last one in the shard
 	one    [1]meter // where the only one is
 }
 
@@ -64,7 +65,11 @@ func (l *local) take(key string, q run, v *verdict) {
 	for i := range b.meters {
 		b.meters[i].advance(&l.rules[i], now)
 	}
-	b.decide(l.rules, q, now, v)
+	if b.decide(l.rules, q, now, v) {
+		s.takes++
+		b.takes = s.takes
+	}
+	v.takes = b.takes
 }
 
 func (l *local) newBucket() *bucket {
@@ -101,8 +106,8 @@ func (b *bucket) ready(rules []rule, now int64) int64 {
 	return last
 }
 
-// decide is the loop of take.lua.
-func (b *bucket) decide(rules []rule, q run, now int64, v *verdict) {
+// decide is the loop of take.lua. It reports whether anything was taken.
+func (b *bucket) decide(rules []rule, q run, now int64, v *verdict) (taken bool) {
 	v.granted, v.now = q.k, now
 	v.left, v.limit = b.available(rules, now)
 	if q.n == 0 {
@@ -111,7 +116,8 @@ func (b *bucket) decide(rules []rule, q run, now int64, v *verdict) {
 		}
 	} else {
 		v.granted = min(q.k, v.left/q.n)
-		if v.granted > 0 {
+		taken = v.granted > 0
+		if taken {
 			b.charge(rules, now, v.granted*q.n)
 		}
 		v.left -= v.granted * q.n
@@ -119,13 +125,13 @@ func (b *bucket) decide(rules []rule, q run, now int64, v *verdict) {
 			v.us, v.limit = b.delay(rules, now, q.n)
 			if q.wait > 0 && v.us <= q.wait {
 				b.charge(rules, now+v.us, q.n)
-				v.granted = 1
+				v.granted, taken = 1, true
 				v.left, v.limit = b.available(rules, now)
 			}
 		}
 	}
-	v.takes = b.takes
 	v.reset = max(0, b.meters[v.limit].ready(&rules[v.limit], now)-now)
+	return taken
 }
 
 func (b *bucket) available(rules []rule, now int64) (least int64, limit int) {
@@ -147,7 +153,6 @@ func (b *bucket) delay(rules []rule, now, n int64) (longest int64, limit int) {
 }
 
 func (b *bucket) charge(rules []rule, at, n int64) {
-	b.takes++
 	for i := range b.meters {
 		b.meters[i].charge(&rules[i], at, n)
 	}
@@ -169,7 +174,8 @@ func (l *local) giveBack(key string, n, takes int64) {
 	if b == nil || b.takes != takes {
 		return
 	}
-	b.takes++
+	s.takes++
+	b.takes = s.takes
 	for i := range b.meters {
 		r, m := &l.rules[i], &b.meters[i]
 		us, part := r.costs(n)

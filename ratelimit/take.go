@@ -5,7 +5,11 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/spillway-go/spillway/internal/breaker"
 	"github.com/spillway-go/spillway/internal/coalesce"
@@ -35,6 +39,7 @@ const maxBatch = 512
 type ask struct {
 	key string
 	run
+	probe bool // it is to find out whether Redis is back
 }
 
 // take decides one run: from memory, from a lease, by asking Redis or by policy. It
@@ -92,7 +97,7 @@ func (l *Limiter) ask(ctx context.Context, key string, q run, a *answer) error {
 		l.whenDown(key, q, lane, a)
 		return nil
 	}
-	reply, err := l.group.Do(ctx, laneNames[lane], "", ask{key, q}, 1)
+	reply, err := l.group.Do(ctx, laneNames[lane], "", ask{key, q, l.watch[lane].Open()}, 1)
 	if err == nil {
 		err = reply.err
 	}
@@ -123,6 +128,7 @@ type trip struct {
 	calls   []call
 	stops   []stop
 	answers []reply
+	late    atomic.Bool // nobody waits for it any more
 }
 
 // A call is an ask in its place: the j-th of the calls in a run of a stop.
@@ -150,9 +156,13 @@ type stop struct {
 
 // flush carries a batch to Redis and waits for the answers, no longer than
 // Options.Timeout: a client's own timeouts are often longer than a request may take.
+// Calls that had to queue until Redis was found to be down do not go.
 func (l *Limiter) flush(_ context.Context, lane string, batch []ask) ([]reply, error) {
-	t := plan(batch)
 	watch := l.watch[laneOf(lane)]
+	if watch.Open() && !slices.ContainsFunc(batch, func(q ask) bool { return q.probe }) {
+		return nil, errDown
+	}
+	t := plan(batch)
 	done := make(chan struct{})
 	if !l.life.Go(func(ctx context.Context) {
 		defer close(done)
@@ -168,6 +178,7 @@ func (l *Limiter) flush(_ context.Context, lane string, batch []ask) ([]reply, e
 	case <-done:
 		return t.answers, nil
 	case <-late.C:
+		t.late.Store(true)
 		watch.Done(false)
 		l.stats.lost.Add(uint64(len(batch)))
 		return nil, errLate
@@ -228,7 +239,7 @@ func (l *Limiter) travel(ctx context.Context, t *trip, watch *breaker.Breaker) {
 		calls[i] = script.Call{Keys: keys[i : i+1 : i+1], Args: l.arguments(s)}
 	}
 	sent := l.clock()
-	replies, errs := takeScript.RunMany(ctx, l.rdb, calls)
+	replies, errs := runAll(ctx, l.rdb, calls)
 	now := l.clock()
 	ok, failed := false, false
 	for i := range t.stops {
@@ -245,6 +256,9 @@ func (l *Limiter) travel(ctx context.Context, t *trip, watch *breaker.Breaker) {
 		l.remember(&t.stops[i], keys[i], verdicts, sent, now)
 		replies[i] = verdicts
 	}
+	if t.late.Load() {
+		return // flush has said so
+	}
 	if ok || failed {
 		watch.Done(ok)
 	}
@@ -259,6 +273,15 @@ func (l *Limiter) travel(ctx context.Context, t *trip, watch *breaker.Breaker) {
 		verdicts := replies[c.stop].([]verdict)
 		t.answers[i].verdict = verdicts[c.run].of(c, t.stops[c.stop].runs[c.run])
 	}
+}
+
+// runAll is RunMany, which is dear where there is only one.
+func runAll(ctx context.Context, rdb redis.UniversalClient, calls []script.Call) ([]any, []error) {
+	if len(calls) > 1 {
+		return takeScript.RunMany(ctx, rdb, calls)
+	}
+	reply, err := takeScript.Run(ctx, rdb, calls[0])
+	return []any{reply}, []error{err}
 }
 
 // arguments are ARGV of take.lua.

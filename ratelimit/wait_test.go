@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -179,5 +180,30 @@ func TestTurnsKeepTheLimits(t *testing.T) {
 		for _, limit := range limits {
 			requireBound(rt, limit, acts, 0)
 		}
+	})
+}
+
+// A turn that is cancelled long after it was over takes nothing back from those who
+// came since, also where its key was forgotten in between.
+func TestCancelTooLate(t *testing.T) {
+	eachInBubble(t, []Limit{PerMinute(5)}, func(t *testing.T, l *Limiter) {
+		ctx := t.Context()
+		turn, err := l.Reserve(ctx, "k", 5)
+		require.NoError(t, err)
+		time.Sleep(time.Hour)
+		for i := range localShards * minSweep * 2 {
+			if l.rdb != nil {
+				break
+			}
+			_, err := l.Allow(ctx, fmt.Sprint(i))
+			require.NoError(t, err)
+		}
+		r, err := l.AllowN(ctx, "k", 5)
+		require.NoError(t, err)
+		require.True(t, r.OK())
+		require.NoError(t, turn.Cancel(ctx))
+		r, err = l.Peek(ctx, "k")
+		require.NoError(t, err)
+		require.Zero(t, r.Remaining)
 	})
 }
