@@ -2,7 +2,6 @@ package ratelimit
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -246,7 +245,7 @@ func TestCallerLeaves(t *testing.T) {
 		_, err := l.Allow(ctx, "k")
 		require.Equal(t, 10*time.Millisecond, time.Since(began))
 		require.ErrorIs(t, err, ErrUnknown)
-		require.True(t, errors.Is(err, context.DeadlineExceeded))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Zero(t, l.Stats().WhenDown)
 	})
 }

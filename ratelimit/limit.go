@@ -110,19 +110,19 @@ func (l Limit) compile() (rule, error) {
 	us := l.Period.Microseconds()
 	switch {
 	case l.Rate <= 0 || l.Rate > maxBurst:
-		return rule{}, fmt.Errorf("Rate %d, want 1 to 2^40", l.Rate)
+		return rule{}, fmt.Errorf("its Rate is %d, want 1 to 2^40", l.Rate)
 	case l.Burst <= 0 || l.Burst > maxBurst:
-		return rule{}, fmt.Errorf("Burst %d, want 1 to 2^40", l.Burst)
+		return rule{}, fmt.Errorf("its Burst is %d, want 1 to 2^40", l.Burst)
 	case l.Period < time.Microsecond || l.Period > maxPeriod || l.Period%time.Microsecond != 0:
-		return rule{}, fmt.Errorf("Period %v, want 1µs to %v, whole microseconds", l.Period, maxPeriod)
+		return rule{}, fmt.Errorf("its Period is %v, want 1µs to %v, whole microseconds", l.Period, maxPeriod)
 	case l.Algorithm > SlidingLog:
-		return rule{}, fmt.Errorf("Algorithm %d, want GCRA to SlidingLog", l.Algorithm)
+		return rule{}, fmt.Errorf("its Algorithm is %d, want GCRA to SlidingLog", l.Algorithm)
 	case l.Algorithm != GCRA && l.Burst != l.Rate:
-		return rule{}, fmt.Errorf("Burst %d, want Rate %d: only GCRA has bursts of another size", l.Burst, l.Rate)
+		return rule{}, fmt.Errorf("its Burst is %d, want the Rate %d: only GCRA has bursts of another size", l.Burst, l.Rate)
 	case l.Algorithm == SlidingLog && l.Rate > maxLog:
-		return rule{}, fmt.Errorf("Rate %d, want at most %d: the log keeps every grant", l.Rate, maxLog)
+		return rule{}, fmt.Errorf("its Rate is %d, want at most %d: the log keeps every grant", l.Rate, maxLog)
 	case l.Algorithm == SlidingWindow && l.Rate > maxInteger/us:
-		return rule{}, fmt.Errorf("Rate %d times Period %v overflows: want at most 2^52 in µs", l.Rate, l.Period)
+		return rule{}, fmt.Errorf("its Rate %d times Period %v overflows: want at most 2^52 in µs", l.Rate, l.Period)
 	}
 	r := rule{name: l.Name, algorithm: l.Algorithm, burst: l.Burst, a: us, c: 1}
 	if l.Algorithm != GCRA {
@@ -134,10 +134,10 @@ func (l Limit) compile() (rule, error) {
 	hi, lo := bits.Mul64(uint64(l.Burst), uint64(r.unit))
 	switch {
 	case r.c > maxInteger/l.Burst:
-		return rule{}, fmt.Errorf("Burst %d at %d per %v overflows: want Burst·Rate, less common factors with Period, up to 2^52",
+		return rule{}, fmt.Errorf("its Burst %d at %d per %v overflows: want Burst·Rate, less common factors with Period, up to 2^52",
 			l.Burst, l.Rate, l.Period)
 	case hi >= uint64(r.c), div(hi, lo, r.c) > maxRefill:
-		return rule{}, fmt.Errorf("Burst %d at %d per %v takes more than ten years to refill", l.Burst, l.Rate, l.Period)
+		return rule{}, fmt.Errorf("its Burst %d at %d per %v takes more than ten years to refill", l.Burst, l.Rate, l.Period)
 	}
 	r.full, r.fullPart = r.costs(l.Burst)
 	return r, nil

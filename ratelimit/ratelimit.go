@@ -149,7 +149,7 @@ func New(rdb redis.UniversalClient, limits []Limit, opts Options) (*Limiter, err
 	sum := fnv.New64a()
 	for i := range l.rules {
 		l.args = l.rules[i].args(l.args)
-		fmt.Fprintln(sum, l.rules[i].args(nil)...)
+		_, _ = fmt.Fprintln(sum, l.rules[i].args(nil)...) // a hash takes everything
 	}
 	l.kind = "state-" + strconv.FormatUint(sum.Sum64(), 36)
 	if l.opts.Name != "" {

@@ -21,6 +21,7 @@ var targets = []target{
 	{work: "StockDeduct", impl: "spillway-unmerged", param: "goroutines=256", than: "lua-minimal", unit: "ops/s", atLeast: 0.4},
 	{work: "StockDeduct", impl: "spillway", param: "goroutines=64", unit: "B/order", atMost: 200},
 	{work: "StockDeduct", impl: "spillway-reserve", param: "goroutines=64", unit: "B/order", atMost: 200},
+	{work: "StockSoldOut", impl: "spillway", than: "round-trip", unit: "ops/s", atLeast: 50},
 	{work: "LimiterHotKey", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 5},
 	{work: "LimiterHotKey", impl: "spillway", param: "goroutines=64", than: "ulule", unit: "ops/s", atLeast: 4},
 	{work: "LimiterHotKey", impl: "spillway", param: "goroutines=64", than: "go-zero-period", unit: "ops/s", atLeast: 5},
@@ -28,7 +29,6 @@ var targets = []target{
 	{work: "LimiterDenied", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 100},
 	{work: "LimiterMulti", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 2},
 	{work: "LimiterLocal", impl: "spillway", param: "goroutines=64", than: "x-time-rate", unit: "ops/s", atLeast: 1.5},
-	{work: "StockSoldOut", impl: "spillway", than: "round-trip", unit: "ops/s", atLeast: 50},
 }
 
 func (t target) String() string {

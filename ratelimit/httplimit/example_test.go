@@ -35,7 +35,7 @@ func Example() {
 
 	mux := http.NewServeMux()
 	mux.Handle("POST /orders", limit(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintln(w, "ordered")
+		_, _ = w.Write([]byte("ordered"))
 	})))
 
 	for range 3 {
@@ -55,7 +55,7 @@ func Example() {
 
 // Every API key has its own limit.
 func ExampleByHeader() {
-	var key httplimit.KeyFunc = httplimit.ByHeader("X-Api-Key")
+	key := httplimit.ByHeader("X-Api-Key")
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Header.Set("X-Api-Key", "k-1")
 	fmt.Println(key(r))

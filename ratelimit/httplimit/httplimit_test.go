@@ -110,13 +110,13 @@ func TestOtherKeys(t *testing.T) {
 }
 
 // serve sends a request to a handler behind a limiter.
-func serve(t *testing.T, l *ratelimit.Limiter, o Options, ctx context.Context) *http.Response {
+func serve(ctx context.Context, t *testing.T, l *ratelimit.Limiter, o Options) *httptest.ResponseRecorder {
 	t.Helper()
 	passed := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest("GET", "/", nil).WithContext(ctx)
 	Middleware(l, ByIP(), o)(passed).ServeHTTP(w, r)
-	return w.Result()
+	return w
 }
 
 func TestFields(t *testing.T) {
@@ -128,19 +128,19 @@ func TestFields(t *testing.T) {
 		o := Options{Legacy: true}
 
 		for _, want := range []string{"1", "0"} {
-			res := serve(t, l, o, t.Context())
-			require.Equal(t, http.StatusNoContent, res.StatusCode)
-			require.Equal(t, `"10/1s";q=2;w=1, "\"hour\" \\ ??";q=1000;w=3600`, res.Header.Get("RateLimit-Policy"))
-			require.Equal(t, `"10/1s";r=`+want+`;t=1`, res.Header.Get("RateLimit"))
-			require.Equal(t, "2", res.Header.Get("X-RateLimit-Limit"))
-			require.Equal(t, want, res.Header.Get("X-RateLimit-Remaining"))
-			require.Equal(t, "1", res.Header.Get("X-RateLimit-Reset"))
-			require.Empty(t, res.Header.Get("Retry-After"))
+			res := serve(t.Context(), t, l, o)
+			require.Equal(t, http.StatusNoContent, res.Code)
+			require.Equal(t, `"10/1s";q=2;w=1, "\"hour\" \\ ??";q=1000;w=3600`, res.Header().Get("RateLimit-Policy"))
+			require.Equal(t, `"10/1s";r=`+want+`;t=1`, res.Header().Get("RateLimit"))
+			require.Equal(t, "2", res.Header().Get("X-RateLimit-Limit"))
+			require.Equal(t, want, res.Header().Get("X-RateLimit-Remaining"))
+			require.Equal(t, "1", res.Header().Get("X-RateLimit-Reset"))
+			require.Empty(t, res.Header().Get("Retry-After"))
 		}
-		res := serve(t, l, Options{}, t.Context())
-		require.Equal(t, http.StatusTooManyRequests, res.StatusCode)
-		require.Equal(t, "application/problem+json", res.Header.Get("Content-Type"))
-		require.Empty(t, res.Header.Get("X-RateLimit-Limit"))
+		res := serve(t.Context(), t, l, Options{})
+		require.Equal(t, http.StatusTooManyRequests, res.Code)
+		require.Equal(t, "application/problem+json", res.Header().Get("Content-Type"))
+		require.Empty(t, res.Header().Get("X-RateLimit-Limit"))
 		var problem map[string]any
 		require.NoError(t, json.NewDecoder(res.Body).Decode(&problem))
 		require.Equal(t, map[string]any{
@@ -150,11 +150,11 @@ func TestFields(t *testing.T) {
 		}, problem)
 
 		// Whoever waits as told is not denied again.
-		after, err := strconv.Atoi(res.Header.Get("Retry-After"))
+		after, err := strconv.Atoi(res.Header().Get("Retry-After"))
 		require.NoError(t, err)
 		require.Equal(t, 1, after) // 0.1 s, rounded up
 		time.Sleep(time.Duration(after) * time.Second)
-		require.Equal(t, http.StatusNoContent, serve(t, l, o, t.Context()).StatusCode)
+		require.Equal(t, http.StatusNoContent, serve(t.Context(), t, l, o).Code)
 	})
 }
 
@@ -162,17 +162,17 @@ func TestCostAndErrors(t *testing.T) {
 	l, err := ratelimit.NewLocal([]ratelimit.Limit{ratelimit.PerHour(10)})
 	require.NoError(t, err)
 	costs := func(n int64) Options { return Options{Cost: func(*http.Request) int64 { return n }} }
-	require.Equal(t, 204, serve(t, l, costs(10), t.Context()).StatusCode)
-	require.Equal(t, 429, serve(t, l, costs(1), t.Context()).StatusCode)
-	require.Equal(t, 204, serve(t, l, costs(0), t.Context()).StatusCode)
-	res := serve(t, l, costs(11), t.Context())
-	require.Equal(t, 429, res.StatusCode)
-	require.Empty(t, res.Header.Get("Retry-After"), "it can never come true")
-	require.Equal(t, 503, serve(t, l, costs(-1), t.Context()).StatusCode)
+	require.Equal(t, 204, serve(t.Context(), t, l, costs(10)).Code)
+	require.Equal(t, 429, serve(t.Context(), t, l, costs(1)).Code)
+	require.Equal(t, 204, serve(t.Context(), t, l, costs(0)).Code)
+	res := serve(t.Context(), t, l, costs(11))
+	require.Equal(t, 429, res.Code)
+	require.Empty(t, res.Header().Get("Retry-After"), "it can never come true")
+	require.Equal(t, 503, serve(t.Context(), t, l, costs(-1)).Code)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.Equal(t, 200, serve(t, l, Options{}, ctx).StatusCode, "nothing is written to a client that left")
+	require.Equal(t, 200, serve(ctx, t, l, Options{}).Code, "nothing is written to a client that left")
 	require.NoError(t, l.Close(t.Context()))
-	require.Equal(t, 503, serve(t, l, Options{}, t.Context()).StatusCode)
+	require.Equal(t, 503, serve(t.Context(), t, l, Options{}).Code)
 }
