@@ -91,7 +91,7 @@ if tokens >= 1 then tokens, granted = tokens - 1, 1 end
 redis.call('HSET', KEYS[1], 't', string.format('%.9f', tokens), 'at', string.format('%d', now))
 return granted`
 
-// Eight clients whose clocks are up to 2 s apart, over 20 s. Ours do not ask them; a
+// Eight clients whose clocks are up to 2 s apart, over 8 s. Ours do not ask them; a
 // script that does grants several times what is due, and the same oracle says so.
 func TestClientClocksDoNotMatter(t *testing.T) {
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
@@ -104,7 +104,7 @@ func TestClientClocksDoNotMatter(t *testing.T) {
 			clients = append(clients, open(t, b.Client(), Options{Prefix: prefix}, limit))
 		}
 		var ours, theirs []grant
-		for range 20_000 {
+		for range 8000 {
 			time.Sleep(time.Millisecond)
 			now, i := time.Now().UnixMicro(), rand.IntN(8)
 			skew := int64(i-4) * 500_000
@@ -120,8 +120,8 @@ func TestClientClocksDoNotMatter(t *testing.T) {
 			}
 		}
 		requireBound(t, limit, ours, 0)
-		require.GreaterOrEqual(t, len(ours), 99*20*10/100)
+		require.GreaterOrEqual(t, len(ours), 99*8*10/100)
 		f, _ := excess(limit, theirs).Float64()
-		require.Greater(t, f, 100.0, "the oracle does not catch a limiter that trusts its clients")
+		require.Greater(t, f, 50.0, "the oracle does not catch a limiter that trusts its clients")
 	})
 }

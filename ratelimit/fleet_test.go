@@ -157,8 +157,8 @@ func judge(c taking, all []taken, rest int64) (over, share float64) {
 
 func TestFleet(t *testing.T) {
 	for name, c := range map[string]taking{
-		"exact": {Goroutines: 8, Limit: PerSecond(1000).WithBurst(700), For: longest()},
-		"lease": {Goroutines: 8, Limit: PerSecond(1000).WithBurst(700), For: longest(), Lease: 100 * time.Millisecond},
+		"exact": {Goroutines: 8, Limit: PerSecond(200).WithBurst(400), For: longest()},
+		"lease": {Goroutines: 8, Limit: PerSecond(200).WithBurst(400), For: longest(), Lease: 100 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			all, rest := fleet(t, c, false)
@@ -172,7 +172,7 @@ func TestFleet(t *testing.T) {
 
 // A process that is killed takes no more with it than what it was doing.
 func TestFleetWithDeath(t *testing.T) {
-	c := taking{Goroutines: 8, Limit: PerSecond(1000).WithBurst(700), For: longest() / 2}
+	c := taking{Goroutines: 8, Limit: PerSecond(200).WithBurst(400), For: longest() / 2}
 	all, rest := fleet(t, c, true)
 	over, share := judge(c, all, rest)
 	require.LessOrEqual(t, over, 0.0)
@@ -181,7 +181,7 @@ func TestFleetWithDeath(t *testing.T) {
 
 // The oracle catches a limiter that reads and then writes.
 func TestFleetControl(t *testing.T) {
-	c := taking{Goroutines: 8, Limit: PerSecond(1000).WithBurst(700), For: longest() / 4, Naive: true}
+	c := taking{Goroutines: 8, Limit: PerSecond(200).WithBurst(400), For: longest() / 4, Naive: true}
 	all, rest := fleet(t, c, false)
 	over, _ := judge(c, all, rest)
 	require.Greater(t, over, 100.0, "the oracle does not catch GET then SET")

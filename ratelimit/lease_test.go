@@ -34,7 +34,7 @@ func TestLeaseBound(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, uint64(p)))
 			wg.Go(func() {
 				ctx := context.WithoutCancel(t.Context())
-				for range 300 {
+				for range 120 {
 					if rng.IntN(4) == 0 {
 						time.Sleep(time.Duration(rng.Int64N(int64(period))))
 					}
