@@ -14,13 +14,20 @@
 
 local call, format, floor = redis.call, string.format, math.floor
 
-local time = call('TIME')
-local real = tonumber(time[1]) * 1000000 + tonumber(time[2])
+-- The state first: where time goes on while a script runs, it must not have expired
+-- after the time that is used.
 local raw = call('GET', KEYS[1])
+local time = call('TIME')
+local real = time[1] * 1000000 + time[2]
 local now, t, stored = real, real, {}
 if raw then
-  for word in string.gmatch(raw, '%S+') do stored[#stored + 1] = word end
-  t = tonumber(stored[1])
+  local rest
+  t, rest = string.match(raw, '^(%d+) (.*)$')
+  t = tonumber(t)
+  stored = { string.match(rest, '^(%d+) (%d+)$') } -- one GCRA limit: the usual state
+  if not stored[1] then
+    for word in string.gmatch(rest, '%S+') do stored[#stored + 1] = word end
+  end
   if t > now + 1000000 then
     t = now -- the clock was set back: go on from where the state was
   elseif t > now then
@@ -32,22 +39,21 @@ local m = tonumber(ARGV[1])
 local limits = {}
 local after = 2 -- where the arguments go on after the limits
 do
-  local field = 2
+  local field = 1
   for i = 1, m do
-    local kind, a = ARGV[after], tonumber(ARGV[after + 1])
-    local l = { kind = kind, a = a, burst = tonumber(ARGV[after + 4]) }
+    local kind, a, burst = ARGV[after], tonumber(ARGV[after + 1]), tonumber(ARGV[after + 4])
+    local l
     if kind == 'G' then
       local b, c = tonumber(ARGV[after + 2]), tonumber(ARGV[after + 3])
-      l.b, l.c, l.unit = b, c, a * c + b
-      l.full, l.full_part = l.burst * a + floor(l.burst * b / c), (l.burst * b) % c
-      l.tat, l.part = now, 0
-      if raw then
-        local tat = t + tonumber(stored[field])
-        if tat >= now then l.tat, l.part = tat, tonumber(stored[field + 1]) end
-      end
+      local tat, part = now, 0
+      if raw and t + stored[field] >= now then tat, part = t + stored[field], tonumber(stored[field + 1]) end
+      l = {
+        kind = kind, a = a, b = b, c = c, unit = a * c + b, burst = burst, tat = tat, part = part,
+        full = burst * a + floor(burst * b / c), full_part = (burst * b) % c,
+      }
       field = field + 2
     elseif kind == 'L' then
-      l.times, l.units, l.used = {}, {}, 0
+      l = { kind = kind, a = a, burst = burst, times = {}, units = {}, used = 0 }
       if raw then
         for age, units in string.gmatch(stored[field], '(%d+):(%d+)') do
           local at = t - tonumber(age)
@@ -59,9 +65,8 @@ do
       end
       field = field + 1
     else
-      l.window = floor(now / a)
+      l = { kind = kind, a = a, burst = burst, window = floor(now / a), before = 0, used = 0 }
       local passed = l.window - floor(t / a)
-      l.before, l.used = 0, 0
       if kind == 'F' then
         if raw and passed == 0 then l.used = tonumber(stored[field]) end
         field = field + 1
@@ -89,24 +94,23 @@ end
 
 -- Writes the state, which some limit keeps until it is ready.
 local function write()
-  local out, last = { format('%d', now) }, now
+  local state, last = format('%d', now), now
   for i = 1, m do
     local l = limits[i]
     local kind, at = l.kind, ready(l)
     if at > last then last = at end
     if kind == 'G' then
-      out[#out + 1] = format('%d %d', l.tat - now, l.part)
+      state = state .. format(' %d %d', l.tat - now, l.part)
     elseif kind == 'F' then
-      out[#out + 1] = format('%d', l.used)
+      state = state .. format(' %d', l.used)
     elseif kind == 'S' then
-      out[#out + 1] = format('%d %d', l.before, l.used)
+      state = state .. format(' %d %d', l.before, l.used)
     else
       local log = {}
       for j = 1, #l.times do log[j] = format('%d:%d', now - l.times[j], l.units[j]) end
-      out[#out + 1] = #log > 0 and table.concat(log, ',') or '-'
+      state = state .. ' ' .. (#log > 0 and table.concat(log, ',') or '-')
     end
   end
-  local state = table.concat(out, ' ')
-  call('SET', KEYS[1], state, 'PX', format('%d', math.ceil((last - real) / 1000) + 1))
+  call('SET', KEYS[1], state, 'PX', math.ceil((last - real) / 1000) + 1)
   return state
 end

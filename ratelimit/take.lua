@@ -102,7 +102,7 @@ local function charge(n, at)
   end
 end
 
-local reply, charged, wait = { now }, false, 0
+local reply, charged, wait, j = { now, 0, 0, 0, 0, 0 }, false, 0, 1
 local left, least = available()
 for i = after + 1, after + 3 * tonumber(ARGV[after]), 3 do
   local n, k = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
@@ -127,12 +127,12 @@ for i = after + 1, after + 3 * tonumber(ARGV[after]), 3 do
       end
     end
   end
-  local j = #reply
   reply[j + 1], reply[j + 2], reply[j + 3] = granted, left, least
   reply[j + 4], reply[j + 5] = math.max(0, ready(limits[least]) - now), us
+  j = j + 5
 end
 if charged then
   local state = write()
-  if wait ~= 0 then reply[#reply + 1] = state end
+  if wait ~= 0 then reply[j + 1] = state end
 end
 return reply
