@@ -59,6 +59,13 @@ var targets = []target{
 	{work: "LockProcesses", impl: "spillway", unit: "requests/op", atMost: 2},
 	{work: "LockProcesses", impl: "spillway-fair", unit: "max/min", atMost: 1.5},
 	{work: "LockHandoff", impl: "spillway", than: "redislock", unit: "p50-us", atMost: 0.334},
+	{work: "LimiterHotKey", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 5},
+	{work: "LimiterHotKey", impl: "spillway", param: "goroutines=64", than: "ulule", unit: "ops/s", atLeast: 4},
+	{work: "LimiterHotKey", impl: "spillway", param: "goroutines=64", than: "go-zero-period", unit: "ops/s", atLeast: 5},
+	{work: "LimiterHotKey", impl: "spillway-lease", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 40},
+	{work: "LimiterDenied", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 100},
+	{work: "LimiterMulti", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 2},
+	{work: "LimiterLocal", impl: "spillway", param: "goroutines=64", than: "x-time-rate", unit: "ops/s", atLeast: 1.5},
 }
 
 func (t target) String() string {
