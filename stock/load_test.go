@@ -180,8 +180,8 @@ func TestEntries(t *testing.T) {
 			{Kind: OpCrossing, Event: Event{SKU: "tea"}},
 			{Kind: OpCancel, ID: "o", User: "u", Items: []Item{{"tea", 5}}, Reason: "changed my mind"},
 			{Kind: OpCrossing, Event: Event{SKU: "tea", Left: 5}},
-			{Kind: OpDeduct, ID: "p", User: "u", Items: []Item{{"tea", 1}}},
-			{Kind: OpConfirm, ID: "p", User: "u", Items: []Item{{"tea", 1}}},
+			{Kind: OpDeduct, ID: "p", User: "u", Items: []Item{{"tea", 1}}, Partial: true},
+			{Kind: OpConfirm, ID: "p", User: "u", Items: []Item{{"tea", 1}}, Partial: true},
 		}, got)
 		// From anywhere, over several pages, and left early.
 		for i := range 300 {

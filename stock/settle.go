@@ -102,6 +102,7 @@ const (
 	codeInsufficient
 	codeLimit
 	codeNotFound
+	codeJournalFull
 	codeOverflow   = 13
 	codeSuperseded = 14 // an earlier attempt of this call was refused, and so is every other
 )
@@ -181,6 +182,8 @@ func (a *Activity) result(o *op, out outcome) (Result, error) {
 		return res, a.wrap(o, ErrConflict)
 	case codeHalted:
 		return res, a.wrap(o, fmt.Errorf("%w: %s", ErrHalted, out.sku))
+	case codeJournalFull:
+		return res, a.wrap(o, fmt.Errorf("%w by more than %v", ErrJournalFull, a.opts.MaxLag))
 	case codeNotOpen:
 		return res, a.wrap(o, fmt.Errorf("%w: opens at %s", ErrNotOpen, a.opts.OpensAt.Format(time.RFC3339)))
 	case codeEnded:
@@ -298,7 +301,7 @@ func (a *Activity) settle(ctx context.Context, batch []*op, nonce string, before
 	return out, nil
 }
 
-// fixedArgs are the arguments 6 to 13 of settle.lua.
+// fixedArgs are the arguments 6 to 14 of settle.lua.
 func (a *Activity) fixedArgs() []any {
 	ms := func(t time.Time) string {
 		if t.IsZero() {
@@ -317,7 +320,7 @@ func (a *Activity) fixedArgs() []any {
 		strconv.FormatInt(o.Hold.Milliseconds(), 10), strconv.FormatInt(o.Retention.Milliseconds(), 10),
 		ms(o.OpensAt), ms(o.ClosesAt),
 		strconv.FormatInt(o.UserLimit, 10), strconv.FormatInt(o.UserSKULimit, 10),
-		flag(o.EligibleOnly), flag(a.usersGiven()),
+		flag(o.EligibleOnly), flag(a.usersGiven()), strconv.FormatInt(o.MaxLag.Milliseconds(), 10),
 	}
 }
 
