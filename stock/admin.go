@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -134,7 +133,7 @@ type Info struct {
 // Inspect asks Redis about the activity. One round trip.
 func (a *Activity) Inspect(ctx context.Context) (Info, error) {
 	pipe := a.rdb.Pipeline()
-	meta := pipe.HMGet(ctx, a.keys.levels, "@", "@halt", "@journal")
+	meta := pipe.HMGet(ctx, a.keys.levels, "@", "@halt", "@journal", "@rebuilt")
 	fields := pipe.HLen(ctx, a.keys.levels)
 	entries := pipe.XLen(ctx, a.keys.stream)
 	if _, err := pipe.Exec(ctx); err != nil {
@@ -151,22 +150,15 @@ func (a *Activity) Inspect(ctx context.Context) (Info, error) {
 	if sinks, ok := meta.Val()[2].(string); ok {
 		info.Sunk, sinks, _ = strings.Cut(sinks, " ")
 		if forked, _, _ := strings.Cut(sinks, " "); forked != "-" {
-			info.Forked = forked
+			info.Forked = forked[strings.LastIndexByte(forked, ':')+1:]
 		}
 	}
-	packed, ok := meta.Val()[0].(string)
-	if !ok {
-		return info, nil
+	packed, _ := meta.Val()[0].(string)
+	m, err := parseMeta(packed)
+	if err != nil {
+		return info, fmt.Errorf("stock: activity %q: %w", a.name, err)
 	}
-	f := strings.Fields(packed) // gen gen_at seen due open cursor last
-	if len(f) != 7 {
-		return info, fmt.Errorf("stock: activity %q: cannot read %q, written by another version?", a.name, packed)
-	}
-	info.LastEntry = f[6]
-	info.OpenHolds, _ = strconv.ParseInt(f[4], 10, 64)
-	if ms, _ := strconv.ParseInt(f[3], 10, 64); ms > 0 {
-		info.NextDue = time.UnixMilli(ms)
-	}
+	info.LastEntry, info.OpenHolds, info.NextDue = m.last, m.open, m.due
 	return info, nil
 }
 

@@ -28,7 +28,7 @@ local due, cursor, last = '0', '0-0', '0-0'
 if got[1] then due, cursor, last = match(got[1], '^%d+ %d+ %d+ (%d+) %d+ (%S+) (%S+)$') end
 local lowest, forked, rest = '0-0', '-', ''
 if got[2] then lowest, forked, rest = match(got[2], '^(%S+) (%S+) (.*)$') end
-if forked ~= '-' then return { 2, forked } end
+if forked ~= '-' then return { 2, match(forked, '[^:]*$') } end
 
 local sinks, order = {}, {}
 for sink, position in string.gmatch(rest, '(%S+)=(%S+) ') do

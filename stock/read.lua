@@ -35,6 +35,8 @@ local lowest = '0-0'
 if got[3] then
   local forked
   lowest, forked = match(got[3], '^(%S+) (%S+)')
+  -- (an error that says that nothing ran, and that it may pass)
+  if sub(forked, 1, 1) == '!' then return redis.error_reply('TRYAGAIN the activity is being rebuilt') end
   if forked ~= '-' then halted = 'the journal forked at ' .. forked .. ': Rebuild' end
 end
 -- Sinks are behind by the age of the oldest entry that one of them lacks, which is
