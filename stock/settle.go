@@ -86,7 +86,9 @@ type outcome struct {
 	sku    string
 	a, b   int64 // figures of a refusal
 	us     int64 // server time
-	err    error // this op alone failed
+	// durable: replicas had it
+	durable bool
+	err     error // this op alone failed
 }
 
 // The codes of settle.lua's verdicts.
@@ -148,7 +150,7 @@ func (a *Activity) failure(o *op, err error) error {
 
 // result tells the caller of o what out means.
 func (a *Activity) result(o *op, out outcome) (Result, error) {
-	res := Result{At: time.UnixMicro(out.us)}
+	res := Result{At: time.UnixMicro(out.us), Durable: out.durable}
 	switch out.code {
 	case codeDone, codeReplay:
 		res.Replayed = out.code == codeReplay
@@ -282,6 +284,9 @@ func (a *Activity) sweep(ctx context.Context) (now, due time.Time, err error) {
 func (a *Activity) settle(ctx context.Context, batch []*op, nonce string, before int) ([]outcome, error) {
 	sent := time.Now()
 	call := script.Call{Keys: a.keys.all, Args: a.arguments(batch, nonce, before), Resend: 1}
+	if a.opts.WaitReplicas > 0 {
+		call.Wait = &script.Wait{Replicas: a.opts.WaitReplicas, Timeout: replicaPatience}
+	}
 	reply, err := settleScript.Run(ctx, a.rdb, call)
 	if err != nil {
 		return nil, err
@@ -294,6 +299,8 @@ func (a *Activity) settle(ctx context.Context, batch []*op, nonce string, before
 	for i, v := range verdicts {
 		out[i] = parseVerdict(v)
 		out[i].us = us
+		// A replay wrote nothing: WAIT proves nothing of it.
+		out[i].durable = call.Wait != nil && call.Wait.Met && out[i].code == codeDone
 		if out[i].code == codeInsufficient && out[i].a == 0 {
 			a.memory.seen(out[i].sku, out[i].b, 0, sent)
 		}

@@ -111,6 +111,10 @@ type Options struct {
 	// get ErrJournalFull; confirms, cancels and restocks go on. 0 means any. Where it is
 	// set and no RunJournal ever ran, orders stop MaxLag after Load.
 	MaxLag time.Duration
+	// WaitReplicas is how many replicas a call waits for, 100 ms at most, before it
+	// answers; Result.Durable says whether they had what it did. It narrows what a
+	// failover can lose and does not close it. 0 means that nobody waits.
+	WaitReplicas int
 	// Unmerged sends every call in a round trip of its own. Merging costs a lone
 	// caller nothing; this exists to measure it.
 	Unmerged bool
@@ -157,11 +161,17 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("%w: Options.Linger %v, want 1ms to 10s", ErrInvalid, o.Linger)
 	case o.MaxLag != 0 && o.MaxLag < 2*o.Linger:
 		return o, fmt.Errorf("%w: Options.MaxLag %v, want 0 or at least twice Options.Linger, %v", ErrInvalid, o.MaxLag, o.Linger)
+	case o.WaitReplicas < 0 || o.WaitReplicas > 100:
+		return o, fmt.Errorf("%w: Options.WaitReplicas %d, want 0 to 100", ErrInvalid, o.WaitReplicas)
 	case o.SoldOutFor > time.Second || o.SoldOutFor < 0 && o.SoldOutFor != -1:
 		return o, fmt.Errorf("%w: Options.SoldOutFor %v, want up to 1s, or -1 for never", ErrInvalid, o.SoldOutFor)
 	}
 	return o, nil
 }
+
+// replicaPatience is how long a call waits for replicas. A batch that waits in vain
+// keeps those behind it waiting.
+const replicaPatience = 100 * time.Millisecond
 
 // retryHorizon is how long clients may go on retrying a call after its hold ended.
 const retryHorizon = 10 * time.Minute
