@@ -55,18 +55,25 @@ func (r *replay) judge(o *Op) (fits, known bool) {
 		if was == nil || was.state == 'C' {
 			return false, true
 		}
-		o.Held = was.state == 'R'
-		return was.state == 'R' || was.state == 'D', false
+		return was.open(o), false
 	case OpCancel:
 		if was == nil || was.state == 'X' || was.state == 'E' {
 			return false, true
 		}
-		o.Held = was.state == 'R'
-		return was.state == 'R' || was.state == 'D', false
+		return was.open(o), false
 	case OpExpire:
 		return was != nil && was.state == 'R', true
 	}
 	return false, true
+}
+
+// open tells whether o can end the order, and completes it.
+func (r *replayedOrder) open(o *Op) bool {
+	if r.state != 'R' && r.state != 'D' {
+		return false
+	}
+	o.Held = r.state == 'R'
+	return true
 }
 
 // haveAll tells whether all SKUs are there with times the quantity.
