@@ -98,6 +98,7 @@ func (n naive) Apply(ctx context.Context, journal, from string, batch []stock.En
 			}
 		}
 	}
+	pause(ctx, 50*time.Millisecond) // as a database on another machine takes
 	_, err := n.db.ExecContext(ctx, `UPDATE spillway_stock_journal SET position = ?`, batch[len(batch)-1].ID)
 	return err
 }
