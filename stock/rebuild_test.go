@@ -332,3 +332,76 @@ func TestFrozen(t *testing.T) {
 		requireTea(t, a, 10, 0, 0)
 	})
 }
+
+// Replies of the sink's scripts get lost, and so does that of a deduct that waits for
+// replicas: each runs again, and there is one effect.
+func TestLostRepliesOfSinks(t *testing.T) {
+	p := redistest.Shared(t)
+	ctx := t.Context()
+	runs := func() int {
+		n, err := p.Executions(ctx, "evalsha")
+		require.NoError(t, err)
+		return n
+	}
+	// The first round only makes the server know the scripts.
+	for round, fault := range []redistest.Fault{0, redistest.CutAfter, redistest.LoseReply} {
+		for step, skip := range map[string]int{"feed": 0, "freeze": 0, "rebuild": 1, "wait": 0, "remove": 0} {
+			t.Run(fmt.Sprint(step, round), func(t *testing.T) {
+				var faults redistest.Faults
+				opts := Options{Linger: time.Millisecond, SoldOutFor: -1}
+				if step == "wait" {
+					opts.WaitReplicas = 1
+				}
+				plain := open(t, p.Client(), opts)
+				a := open(t, p.Client(faults.Options, func(o *redis.Options) { o.ReadTimeout = 300 * time.Millisecond }), plain.opts)
+				require.NoError(t, plain.Load(ctx, map[string]int64{"tea": 10}))
+				_, err := plain.Deduct(ctx, tea("o1", "u", 1))
+				require.NoError(t, err)
+				sink := newShelf()
+				lose := func() int {
+					if fault != 0 {
+						faults.Add(redistest.Rule{Do: fault, Match: "evalsha", Skip: skip})
+					}
+					return runs()
+				}
+				before, least := 0, 2
+				switch step {
+				case "feed":
+					before = lose()
+					f := feed{a: a, sink: sink, name: sink.name}
+					require.NoError(t, f.step(ctx))
+					require.Equal(t, journal(t, plain), sink.entries)
+					require.Equal(t, 1, sink.applied)
+				case "remove":
+					shelve(t, plain, sink)
+					before = lose()
+					require.NoError(t, a.RemoveSink(ctx, sink.name))
+					info, err := a.Inspect(ctx)
+					require.NoError(t, err)
+					require.Equal(t, "0-0", info.Sunk)
+				case "wait":
+					before = lose()
+					res, err := a.Deduct(ctx, tea("o2", "u", 1))
+					require.NoError(t, err)
+					require.False(t, res.Durable)
+					requireTea(t, plain, 8, 0, 2)
+				default:
+					shelve(t, plain, sink)
+					require.NoError(t, plain.Drop(ctx))
+					forked(t, plain, sink)
+					before = lose()
+					least = 3
+					_, err = a.Rebuild(ctx, sink)
+					require.NoError(t, err)
+					requireTea(t, plain, 9, 0, 1)
+				}
+				if fault != 0 {
+					require.Equal(t, 1, faults.Fired(fault), "no reply was lost")
+					require.GreaterOrEqual(t, runs()-before, least, "the script ran once")
+				}
+				require.NoError(t, plain.Drop(ctx))
+				require.Empty(t, keysOf(t, plain.rdb, plain))
+			})
+		}
+	}
+}
