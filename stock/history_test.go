@@ -111,10 +111,11 @@ func (h *history) next(ctx context.Context, s seller, rng *rand.Rand) call {
 	return c
 }
 
-// run drives the sellers until all calls are made or the oracle finds a fault.
-func (h *history) run(t testing.TB, sellers ...seller) *oracle {
+// run drives the sellers until all calls are made or the oracle finds a fault. The
+// oracle reads through the witness.
+func (h *history) run(t testing.TB, witness seller, sellers ...seller) *oracle {
 	ctx := t.Context()
-	require.NoError(t, sellers[0].Load(ctx, h.stock))
+	require.NoError(t, witness.Load(ctx, h.stock))
 	o := newOracle(h.opts, h.stock)
 	for done := 0; done < h.ops && len(o.faults) == 0; done += h.goroutines * h.perRound {
 		calls := make([][]call, h.goroutines)
@@ -132,7 +133,7 @@ func (h *history) run(t testing.TB, sellers ...seller) *oracle {
 		for _, c := range calls {
 			all = append(all, c...)
 		}
-		require.NoError(t, o.check(ctx, sellers[0], all))
+		require.NoError(t, o.check(ctx, witness, all))
 	}
 	return o
 }
@@ -172,13 +173,13 @@ func TestHistory(t *testing.T) {
 			ops = 1_000_000
 		}
 		p := redistest.Shared(t)
-		historyWithFaults(t, newHistory(s, ops), func(f *redistest.Faults) redis.UniversalClient {
+		historyWithFaults(t, newHistory(s, ops), p.Client(), func(f *redistest.Faults) redis.UniversalClient {
 			return p.Client(f.Options, shortTimeout)
 		})
 	})
 	t.Run("miniredis", func(t *testing.T) {
-		m, _ := redistest.Mini(t)
-		historyWithFaults(t, newHistory(s, 2000), func(f *redistest.Faults) redis.UniversalClient {
+		m, plain := redistest.Mini(t)
+		historyWithFaults(t, newHistory(s, 2000), plain, func(f *redistest.Faults) redis.UniversalClient {
 			rdb := redis.NewClient(&redis.Options{Addr: m.Addr(), DialerRetries: 1, Dialer: f.Dialer(nil), ReadTimeout: 300 * time.Millisecond})
 			t.Cleanup(func() { rdb.Close() })
 			return rdb
@@ -190,7 +191,7 @@ func shortTimeout(o *redis.Options) { o.ReadTimeout = 50 * time.Millisecond }
 
 // historyWithFaults plays h on three activities, as three processes would have
 // them, over connections that lose replies. The first releases holds.
-func historyWithFaults(t *testing.T, h *history, client func(*redistest.Faults) redis.UniversalClient) {
+func historyWithFaults(t *testing.T, h *history, plain redis.UniversalClient, client func(*redistest.Faults) redis.UniversalClient) {
 	h.opts.Prefix = redistest.Prefix(t)
 	var faults redistest.Faults
 	var told eventsTold
@@ -203,6 +204,7 @@ func historyWithFaults(t *testing.T, h *history, client func(*redistest.Faults) 
 		a := open(t, client(&faults), opts)
 		activities, sellers = append(activities, a), append(sellers, a)
 	}
+	witness := open(t, plain, h.opts)
 	stop := start(t, activities[0].Run)
 	faults.Seed = h.seed
 	faults.Add(redistest.Rule{Do: redistest.CutAfter, Match: "evalsha", Times: -1, P: 0.01})
@@ -210,14 +212,14 @@ func historyWithFaults(t *testing.T, h *history, client func(*redistest.Faults) 
 	faults.Add(redistest.Rule{Do: redistest.LoseReply, Match: "evalsha", Times: -1, P: 0.001})
 
 	began := time.Now()
-	o := h.run(t, sellers...)
+	o := h.run(t, witness, sellers...)
 	took := time.Since(began)
 	faults.Clear()
 	o.require(t)
-	sellTheRest(t, activities[0], o)
+	sellTheRest(t, witness, o)
 	o.require(t)
 	stop()
-	require.NoError(t, o.settle(t.Context(), activities[0])) // what Run did until then
+	require.NoError(t, o.settle(t.Context(), witness)) // what Run did until then
 	o.require(t)
 	t.Logf("%d calls in %v, %.0f/s: %d journal ops, %d events, %d answers from memory, %d without an answer; replies lost: %d; told: %v",
 		h.ops, took.Round(time.Millisecond), float64(h.ops)/took.Seconds(), o.steps, len(o.events), o.memory, o.unsure,

@@ -293,7 +293,7 @@ func TestOracleCatchesNaiveSellers(t *testing.T) {
 		h := newHistory(s, within)
 		h.goroutines, h.perRound, h.simple = 16, 8, true
 		h.opts.Hold, h.opts.UserLimit, h.opts.UserSKULimit = n.hold, 0, 0
-		return h.run(t, n)
+		return h.run(t, n, n)
 	}
 	t.Run("careful", func(t *testing.T) { // what it catches below is the mutation
 		run(t, newNaive(t, rdb)).require(t)

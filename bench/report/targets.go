@@ -22,6 +22,17 @@ var targets = []target{
 	{work: "StockDeduct", impl: "spillway", param: "goroutines=64", unit: "B/order", atMost: 200},
 	{work: "StockDeduct", impl: "spillway-reserve", param: "goroutines=64", unit: "B/order", atMost: 200},
 	{work: "StockSoldOut", impl: "spillway", than: "round-trip", unit: "ops/s", atLeast: 50},
+	{work: "Ring", impl: "spillway", param: "nodes=100", unit: "CPU-ns/op", atMost: 15},
+	{work: "Ring", impl: "spillway", param: "nodes=100", than: "go-zero", unit: "ops/s", atLeast: 1},
+	{work: "Ring", impl: "spillway", param: "nodes=100", than: "buraksezer", unit: "ops/s", atLeast: 1},
+	{work: "Ring", impl: "spillway", param: "nodes=100", than: "serialx", unit: "ops/s", atLeast: 1},
+	{work: "Ring", impl: "spillway", param: "nodes=100", than: "go-redis-rendezvous", unit: "ops/s", atLeast: 1},
+	{work: "Ring", impl: "spillway", param: "nodes=100", than: "maglev", unit: "ops/s", atLeast: 0.9},
+	{work: "HotKeys", impl: "spillway", unit: "CPU-ns/op", atMost: 20},
+	{work: "CounterAdd", impl: "spillway", unit: "CPU-ns/op", atMost: 45},
+	{work: "CounterAdd", impl: "spillway-handle", unit: "CPU-ns/op", atMost: 12},
+	{work: "CounterAdd", impl: "spillway", than: "incr", unit: "ops/s", atLeast: 100},
+	{work: "CounterMemory", impl: "spillway", unit: "B/object", atMost: 160},
 }
 
 func (t target) String() string {
