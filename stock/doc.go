@@ -131,7 +131,7 @@
 //	Stock, Entries, Holds       1 per page
 //	Inspect                     1
 //	RunJournal                  1 or 2 a batch  O(entries)
-//	Reconcile                   2 + 1 a page    O(SKUs)
+//	Reconcile                   1, 1 per page   O(SKUs)
 //	Rebuild                     many            O(SKUs) to put it in place
 //
 // Shared means that the calls of one process that wait at the same time, up to 128
