@@ -33,8 +33,9 @@ var (
 //
 // Until it returns, calls wait, a second at most, and then get ErrUnavailable. A Rebuild
 // that fails leaves the activity halted and can be made again, by any process; one whose
-// process died leaves it unavailable until then. Of two at once one wins, the other gets
-// ErrMoved.
+// process died leaves it unavailable until then. Of several at once one works and the
+// others wait for it, a minute at most before they take it for dead. Where there is
+// nothing to do, as then, it returns nil.
 //
 // Other sinks than the ledger have to be brought to its state before they go on. The
 // limits per user are counted anew under these Options. A cancel that came before its
@@ -47,9 +48,21 @@ func (a *Activity) Rebuild(ctx context.Context, l Ledger) (lost []Op, err error)
 	fail := func(err error) ([]Op, error) {
 		return nil, fmt.Errorf("stock: activity %q: rebuild: %w", a.name, err)
 	}
-	frozen, err := a.freeze(ctx, token, true)
-	if err != nil {
-		return fail(err)
+	var f frozen
+	for {
+		if f, err = a.freeze(ctx, token, true); err != nil {
+			return fail(err)
+		}
+		if f.mine {
+			break
+		}
+		if !f.other {
+			return nil, nil
+		}
+		sleep(ctx, rebuildLook)
+		if ctx.Err() != nil {
+			return fail(ctx.Err())
+		}
 	}
 	done := false
 	defer func() {
@@ -59,10 +72,6 @@ func (a *Activity) Rebuild(ctx context.Context, l Ledger) (lost []Op, err error)
 			err = errors.Join(err, thawErr)
 		}
 	}()
-	was, err := parseMeta(frozen)
-	if err != nil {
-		return fail(err)
-	}
 	at, r, err := readLedger(ctx, l, a.name)
 	if err != nil {
 		return fail(err)
@@ -70,7 +79,7 @@ func (a *Activity) Rebuild(ctx context.Context, l Ledger) (lost []Op, err error)
 	if lost, err = a.mergeJournal(ctx, r, at); err != nil {
 		return fail(err)
 	}
-	made, err := a.build(ctx, r, at, was, token)
+	made, err := a.build(ctx, r, at, f, token)
 	if err == nil {
 		err = a.install(ctx, made, token)
 	}
@@ -78,28 +87,47 @@ func (a *Activity) Rebuild(ctx context.Context, l Ledger) (lost []Op, err error)
 		return fail(err)
 	}
 	done = true
+	a.opts.Logger.Warn("stock: the activity was rebuilt from a ledger", "activity", a.name,
+		"orders", len(r.orders), "entries kept beyond the ledger", len(r.added), "ops undone", len(lost))
 	return lost, nil
 }
 
-// freeze returns the activity's own state as it stays.
-func (a *Activity) freeze(ctx context.Context, token string, freeze bool) (meta string, err error) {
+const (
+	rebuildDead = time.Minute // a Rebuild without an end is taken for dead
+	rebuildLook = 250 * time.Millisecond
+)
+
+// A frozen is what freeze found.
+type frozen struct {
+	mine  bool // it is frozen by this token
+	other bool // it is frozen by another one
+	now   time.Time
+	meta  meta // as it stays
+}
+
+func (a *Activity) freeze(ctx context.Context, token string, freeze bool) (f frozen, err error) {
 	flag := "0"
 	if freeze {
 		flag = "1"
 	}
-	reply, err := freezeScript.Run(ctx, a.rdb, script.Call{Keys: []string{a.keys.levels}, Args: []any{token, flag}})
+	reply, err := freezeScript.Run(ctx, a.rdb, script.Call{
+		Keys: []string{a.keys.levels}, Args: []any{token, flag, int64(rebuildDead / time.Second)},
+	})
 	if err != nil {
-		return "", err
+		return f, err
 	}
 	r, _ := reply.([]any)
-	if len(r) != 2 {
-		if !freeze {
-			return "", nil // another Rebuild goes on
-		}
-		return "", fmt.Errorf("%w: the journal did not fork", ErrInvalid)
+	if len(r) == 0 {
+		return f, fmt.Errorf("%w: reply %v of freeze.lua", ErrUnknown, reply)
 	}
-	meta, _ = r[0].(string)
-	return meta, nil
+	f.mine, f.other = r[0] == int64(2) && freeze, r[0] == int64(1)
+	if f.mine {
+		us, _ := r[1].(int64)
+		packed, _ := r[2].(string)
+		f.now = time.UnixMicro(us)
+		f.meta, err = parseMeta(packed)
+	}
+	return f, err
 }
 
 // readLedger replays the ledger up to its checkpoint.
@@ -178,14 +206,11 @@ type made struct {
 const buildKeep = time.Hour
 
 // build writes r beside the activity.
-func (a *Activity) build(ctx context.Context, r *replay, at string, was meta, token string) (*made, error) {
-	m := &made{gen: was.gen, sinks: at + " - "}
+func (a *Activity) build(ctx context.Context, r *replay, at string, f frozen, token string) (*made, error) {
+	now := f.now
+	m := &made{gen: f.meta.gen, sinks: at + " - "}
 	for _, kind := range []string{"levels", "journal", "holds", "limits", "orders"} {
 		m.keys = append(m.keys, a.keys.levels+":"+token+":"+kind)
-	}
-	now, err := a.rdb.Time(ctx).Result()
-	if err != nil {
-		return nil, a.readError(err)
 	}
 	before, err := a.Stock(ctx)
 	if err != nil {

@@ -111,8 +111,9 @@ func TestRebuildRestores(t *testing.T) {
 		d, err := a.Reconcile(ctx, sink)
 		require.NoError(t, err)
 		require.True(t, d.None(), "%+v", d)
-		_, err = a.Rebuild(ctx, sink)
-		require.ErrorIs(t, err, ErrInvalid, "there is nothing to rebuild")
+		lost, err = a.Rebuild(ctx, newShelf())
+		require.NoError(t, err, "there is nothing to rebuild")
+		require.Empty(t, lost)
 		// And works as it did: a retry of each order, and each end.
 		work(100)
 		shelve(t, a, sink)
@@ -303,32 +304,59 @@ func TestSinkRefuses(t *testing.T) {
 }
 
 // While a Rebuild works nothing changes: calls wait, and say that nothing happened.
+// Others wait for it, and take it over when it is dead.
 func TestFrozen(t *testing.T) {
-	each(t, Options{Linger: time.Millisecond}, map[string]int64{"tea": 10}, func(t *testing.T, a *Activity) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 		ctx := t.Context()
+		a := open(t, b.Client(), Options{SoldOutFor: -1})
+		require.NoError(t, a.Load(ctx, map[string]int64{"tea": 10}))
 		_, err := a.Deduct(ctx, tea("o1", "u", 1))
 		require.NoError(t, err)
 		sink := newShelf()
 		shelve(t, a, sink)
+		f, err := a.freeze(ctx, "early", true)
+		require.NoError(t, err)
+		require.Equal(t, frozen{}, f, "it did not fork")
 		require.NoError(t, a.Drop(ctx))
 		forked(t, a, sink)
-		_, err = a.freeze(ctx, "first", true)
-		require.NoError(t, err)
+		for range 2 { // the second time after a lost reply
+			f, err = a.freeze(ctx, "first", true)
+			require.NoError(t, err)
+			require.True(t, f.mine)
+		}
 		_, err = a.Cancel(ctx, Ref{"o1", "u"}, "")
 		require.ErrorIs(t, err, ErrUnavailable)
-		// Whoever begins later has it; the first one can neither finish nor thaw.
-		_, err = a.freeze(ctx, "second", true)
+		require.ErrorIs(t, a.RunJournal(ctx, sink), ErrForked)
+		f, err = a.freeze(ctx, "second", true)
 		require.NoError(t, err)
+		require.Equal(t, frozen{other: true}, f)
+
+		began := time.Now()
+		_, err = a.Rebuild(ctx, sink) // the first one is never heard of again
+		require.NoError(t, err)
+		require.InDelta(t, rebuildDead.Seconds(), time.Since(began).Seconds(), 5)
+		// If it comes back it can neither finish nor thaw.
 		require.ErrorIs(t, a.install(ctx, &made{keys: slices.Repeat([]string{a.keys.levels}, 5)}, "first"), ErrMoved)
 		_, err = a.freeze(ctx, "first", false)
 		require.NoError(t, err)
 		_, err = a.Cancel(ctx, Ref{"o1", "u"}, "")
-		require.ErrorIs(t, err, ErrUnavailable)
-		// A process that died with it is overtaken.
-		_, err = a.Rebuild(ctx, sink)
 		require.NoError(t, err)
-		_, err = a.Cancel(ctx, Ref{"o1", "u"}, "")
-		require.NoError(t, err)
+		requireTea(t, a, 10, 0, 0)
+
+		// Several at once: one works.
+		shelve(t, a, sink)
+		require.NoError(t, a.Drop(ctx))
+		require.ErrorIs(t, a.RunJournal(ctx, sink), ErrForked)
+		errs := make(chan error)
+		for range 5 {
+			go func() {
+				_, err := a.Rebuild(ctx, sink)
+				errs <- err
+			}()
+		}
+		for range 5 {
+			require.NoError(t, <-errs)
+		}
 		requireTea(t, a, 10, 0, 0)
 	})
 }
@@ -364,7 +392,8 @@ func TestLostRepliesOfSinks(t *testing.T) {
 					}
 					return runs()
 				}
-				before, least := 0, 2
+				var before int
+				least := 2
 				switch step {
 				case "feed":
 					before = lose()

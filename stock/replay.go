@@ -67,12 +67,12 @@ func (r *replay) judge(o *Op) (fits, known bool) {
 	return false, true
 }
 
-// open tells whether o can end the order, and completes it.
-func (r *replayedOrder) open(o *Op) bool {
-	if r.state != 'R' && r.state != 'D' {
+// open tells whether the op end can end o, and completes that.
+func (o *replayedOrder) open(end *Op) bool {
+	if o.state != 'R' && o.state != 'D' {
 		return false
 	}
-	o.Held = r.state == 'R'
+	end.Held = o.state == 'R'
 	return true
 }
 

@@ -64,10 +64,11 @@ func (a *Activity) RunJournal(ctx context.Context, sink Sink) error {
 	f := feed{a: a, sink: sink, name: sink.Name()}
 	for ctx.Err() == nil {
 		err := f.step(ctx)
+		if ctx.Err() != nil {
+			break // what failed, failed for that
+		}
 		switch {
 		case err == nil:
-		case ctx.Err() != nil:
-			return nil
 		case errors.Is(err, ErrForked), errors.Is(err, ErrTrimmed), errors.Is(err, ErrInvalid):
 			return err
 		default:

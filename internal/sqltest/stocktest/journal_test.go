@@ -167,11 +167,8 @@ func sellOne(ctx context.Context, a *stock.Activity, id string) error {
 		items = []stock.Item{{SKU: "cup", Qty: 1}, {SKU: "tea", Qty: 1}}
 	}
 	_, err := place(ctx, stock.Order{ID: id, User: ref.User, Items: items, Partial: rand.IntN(4) == 0})
-	switch {
-	case errors.Is(err, stock.ErrInsufficient) || ctx.Err() != nil:
-		return nil
-	case err != nil:
-		return err
+	if err != nil {
+		return unless(ctx, err, stock.ErrInsufficient)
 	}
 	switch rand.IntN(4) {
 	case 0:
@@ -179,10 +176,15 @@ func sellOne(ctx context.Context, a *stock.Activity, id string) error {
 	case 1:
 		_, err = a.Cancel(ctx, ref, "no money")
 	}
-	if errors.Is(err, stock.ErrExpired) || ctx.Err() != nil {
-		return nil
+	return unless(ctx, err, stock.ErrExpired)
+}
+
+// unless returns err if it is not what may happen: allowed, or the end of ctx.
+func unless(ctx context.Context, err, allowed error) error {
+	if ctx.Err() == nil && !errors.Is(err, allowed) {
+		return err
 	}
-	return err
+	return nil
 }
 
 // Two processes bring one journal into SQL, and are killed again and again.
