@@ -135,17 +135,16 @@ func longest() time.Duration {
 }
 
 // judge compares what a fleet was granted with the bound and with what was due. A
-// grant lies somewhere between asking and being told: windows are judged by the
-// clock of the machine with that much of doubt. What nobody had the time to ask for
-// was not due.
+// grant lies somewhere between asking and being told: both are judged by the clock of
+// the machine with that much of doubt. What nobody had the time to ask for was not due.
 func judge(c taking, all []taken, rest int64) (over, share float64) {
 	var first, last, sum, doubt int64
 	grants := make([]grant, 0, len(all))
 	for _, g := range all {
-		if first == 0 || g.Asked < first {
-			first = g.Asked
+		if first == 0 || g.At < first {
+			first = g.At
 		}
-		last, sum = max(last, g.At), sum+g.Units
+		last, sum = max(last, g.Asked), sum+g.Units
 		doubt = max(doubt, g.At-g.Asked)
 		grants = append(grants, grant{g.At, g.Units})
 	}

@@ -122,3 +122,31 @@ func TestLeaseEnds(t *testing.T) {
 		require.Equal(t, FromRedis, source())
 	})
 }
+
+// The worst that a lease can do: it is taken, the limit fills up again and is emptied by
+// another process, and then the lease is spent. All of that must happen within its time.
+func TestLateLeaseIsNotSpent(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		const period = 100 * time.Millisecond
+		limit := PerSecond(1000)
+		o := Options{Prefix: redistest.Prefix(t), Lease: period}
+		one, two := open(t, b.Client(), o, limit), open(t, b.Client(), o, limit)
+		var grants []grant
+		ask := func(l *Limiter, n int64) bool {
+			r, err := l.AllowN(t.Context(), "k", n)
+			require.NoError(t, err)
+			if r.OK() {
+				grants = append(grants, grant{time.Now().UnixMicro(), n})
+			}
+			return r.OK()
+		}
+		for one.Stats().FromLease == 0 {
+			require.True(t, ask(one, 1))
+		}
+		time.Sleep(time.Second)
+		require.True(t, ask(two, 1000))
+		for ask(one, 1) {
+		}
+		requireBound(t, limit, grants, float64(limit.Rate)*period.Seconds())
+	})
+}
