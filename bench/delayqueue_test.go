@@ -226,7 +226,12 @@ func BenchmarkDelayQueueLatency(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			return func() { cancel(); <-ended }
+			return func() {
+				cancel()
+				if err := <-ended; err != nil {
+					b.Error(err)
+				}
+			}
 		},
 	}
 	for name, tuned := range map[string]bool{"asynq": false, "asynq-tuned": true} {
