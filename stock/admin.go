@@ -127,7 +127,7 @@ type Info struct {
 	NextDue   time.Time // when the next hold ends; zero if none does
 	Entries   int64     // in the journal
 	LastEntry string    // id of the newest
-	Sunk      string    // id of the newest that every sink has; "0-0" if none has any
+	Sunk      string    // id of the newest that every sink has; empty if there is none
 }
 
 // Inspect asks Redis about the activity. One round trip.
@@ -146,9 +146,9 @@ func (a *Activity) Inspect(ctx context.Context) (Info, error) {
 		}
 	}
 	info.Halted, _ = meta.Val()[1].(string)
-	info.Sunk = "0-0"
 	if sinks, ok := meta.Val()[2].(string); ok {
 		info.Sunk, sinks, _ = strings.Cut(sinks, " ")
+		info.Sunk = strings.TrimPrefix(info.Sunk, "0-0")
 		if forked, _, _ := strings.Cut(sinks, " "); forked != "-" {
 			info.Forked = forked[strings.LastIndexByte(forked, ':')+1:]
 		}

@@ -63,15 +63,10 @@ func (a *Activity) RunJournal(ctx context.Context, sink Sink) error {
 	}
 	f := feed{a: a, sink: sink, name: sink.Name()}
 	for ctx.Err() == nil {
-		err := f.step(ctx)
-		if ctx.Err() != nil {
-			break // what failed, failed for that
-		}
-		switch {
-		case err == nil:
-		case errors.Is(err, ErrForked), errors.Is(err, ErrTrimmed), errors.Is(err, ErrInvalid):
-			return err
-		default:
+		if err := f.step(ctx); err != nil && ctx.Err() == nil {
+			if errors.Is(err, ErrForked) || errors.Is(err, ErrTrimmed) || errors.Is(err, ErrInvalid) {
+				return err
+			}
 			f.at = "" // it may have moved
 			a.troubled(ctx, "feed sink "+f.name, err)
 		}
