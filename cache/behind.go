@@ -31,7 +31,7 @@ type Sink[K comparable, V any] interface {
 
 // behind holds what waits to be stored: the newest value of each key.
 type behind[K comparable, V any] struct {
-	order [64]sync.Mutex // by key: the cache and the store see writes in one order
+	order [64]chan struct{} // by key: the cache and the store see writes in one order
 
 	mu      sync.Mutex
 	values  map[string]*waiting[K, V]
@@ -43,6 +43,14 @@ type behind[K comparable, V any] struct {
 type waiting[K comparable, V any] struct {
 	write Write[K, V]
 	seq   uint64
+}
+
+func (b *behind[K, V]) init() {
+	for i := range b.order {
+		b.order[i] = make(chan struct{}, 1)
+	}
+	b.values = make(map[string]*waiting[K, V])
+	b.wake = make(chan struct{}, 1)
 }
 
 func (b *behind[K, V]) get(name string) (v V, ok bool) {
@@ -72,23 +80,12 @@ func (b *behind[K, V]) room(name string, most int) bool {
 func (b *behind[K, V]) put(name string, w Write[K, V]) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.values == nil {
-		b.values = map[string]*waiting[K, V]{}
-	}
 	b.seq++
 	b.values[name] = &waiting[K, V]{w, b.seq}
 	select {
-	case b.signal() <- struct{}{}:
+	case b.wake <- struct{}{}:
 	default:
 	}
-}
-
-// signal returns the channel that tells of writes. The lock is held.
-func (b *behind[K, V]) signal() chan struct{} {
-	if b.wake == nil {
-		b.wake = make(chan struct{}, 1)
-	}
-	return b.wake
 }
 
 // WriteBehind is Set now, and in the store soon: RunWriteBehind of this process
@@ -101,9 +98,13 @@ func (b *behind[K, V]) signal() chan struct{} {
 // after any error nothing was taken to be stored.
 func (c *Cache[K, V]) WriteBehind(ctx context.Context, key K, value V) error {
 	name := c.keyName(key)
-	order := &c.behind.order[c.local.hash(name)%64]
-	order.Lock()
-	defer order.Unlock()
+	order := c.behind.order[c.local.hash(name)%64]
+	select {
+	case order <- struct{}{}:
+		defer func() { <-order }()
+	case <-ctx.Done():
+		return c.wrap(name, ctx.Err())
+	}
 	if !c.behind.room(name, c.opts.Pending) {
 		return fmt.Errorf("%w: %d keys wait to be stored in cache %q", ErrOverloaded, c.opts.Pending, c.name)
 	}
@@ -127,7 +128,6 @@ func (c *Cache[K, V]) RunWriteBehind(ctx context.Context, sink Sink[K, V]) error
 		return fmt.Errorf("%w: RunWriteBehind of cache %q runs already", ErrInvalid, c.name)
 	}
 	b.running = true
-	wake := b.signal()
 	b.mu.Unlock()
 	defer func() {
 		b.mu.Lock()
@@ -139,7 +139,7 @@ func (c *Cache[K, V]) RunWriteBehind(ctx context.Context, sink Sink[K, V]) error
 	for ctx.Err() == nil {
 		if b.waiting() == 0 {
 			select {
-			case <-wake:
+			case <-b.wake:
 			case <-ctx.Done():
 				continue
 			}

@@ -92,6 +92,7 @@ func New[K comparable, V any](rdb redis.UniversalClient, name string, src Source
 		name: name, src: src, keyName: keyName, opts: opts,
 		group: lifetime.New(), closing: make(chan struct{}), flights: newFlights[K, V](opts.MaxWaiters), outage: newBucket(opts.OutageLoads),
 	}
+	c.behind.init()
 	if c.local, err = newLocal[V](opts.Local); err != nil {
 		return nil, fmt.Errorf("%w: Options.Local %d: %w", ErrInvalid, opts.Local, err)
 	}
