@@ -184,6 +184,7 @@ func run(t *testing.T, seed uint64, reads int, troubled bool, open func(rdb *red
 			})
 			n, done := open(rdb, h)
 			defer done()
+			defer f.Clear()
 			if troubled {
 				wg.Go(func() { trouble(ctx, f, rand.New(rand.NewPCG(seed, uint64(i)))) })
 			}
@@ -215,6 +216,7 @@ func run(t *testing.T, seed uint64, reads int, troubled bool, open func(rdb *red
 			}
 		}
 		wg.Wait()
+		time.Sleep(2 * time.Second) // go-redis dials once more after too many failures
 	})
 	return h
 }

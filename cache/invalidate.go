@@ -120,6 +120,12 @@ func (v *invalidations) run(ctx context.Context) {
 	defer sub.Close()
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
+	select { // who is not heard yet need not speak
+	case <-sub.Ready():
+	case <-tick.C:
+	case <-v.ended:
+		return
+	}
 	for {
 		v.beat(ctx)
 		v.miss()
