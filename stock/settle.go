@@ -50,7 +50,11 @@ func newOp(verb, separator byte, id, user string, items []Item) *op {
 	for i := range items {
 		size += len(items[i].SKU) + 12
 	}
-	b := make([]byte, 0, size)
+	var small [128]byte // the usual order makes no garbage but its text
+	b := small[:0]
+	if size > len(small) {
+		b = make([]byte, 0, size)
+	}
 	b = append(b, verb)
 	b = strconv.AppendInt(b, int64(len(id)), 10)
 	b = append(b, separator)
@@ -99,14 +103,16 @@ const (
 	codeLimit
 	codeNotFound
 	codeOverflow   = 13
-	codeSuperseded = 14 // an attempt of a call that was answered meanwhile: nobody listens
+	codeSuperseded = 14 // an earlier attempt of this call was refused, and so is every other
 )
 
 // do settles o together with the calls of other goroutines.
 func (a *Activity) do(ctx context.Context, o *op) (Result, error) {
 	id := o.text
-	if o.reason != "" {
-		id = "" // two reasons are two calls
+	if o.reason != "" || o.verb == 'S' || o.verb == 'C' {
+		// Two reasons are two calls. A Lookup or Confirm must not take the answer to
+		// one that was sent before its order was settled.
+		id = ""
 	}
 	out, err := a.group.Do(ctx, a.lane(o), id, o, len(o.text)+24)
 	if err == nil {
@@ -116,7 +122,9 @@ func (a *Activity) do(ctx context.Context, o *op) (Result, error) {
 		err = a.failure(o, err)
 		return Result{}, err
 	}
-	a.doubts.clear(o.field)
+	if out.code != codeNotFound { // an attempt that is still on its way may yet settle it
+		a.doubts.clear(o.field)
+	}
 	return a.result(o, out)
 }
 
@@ -188,6 +196,10 @@ func (a *Activity) result(o *op, out outcome) (Result, error) {
 		return res, a.wrap(o, &LimitError{SKU: out.sku, Have: out.a, Limit: out.b})
 	case codeNotFound:
 		return res, a.wrap(o, ErrNotFound)
+	case codeSuperseded:
+		// Its reply was lost, and with it the reason; what is left is that nothing
+		// happened and nothing will. Mostly nobody listens any more.
+		return res, a.wrap(o, fmt.Errorf("%w: refused, and the reason was lost: try again", ErrUnavailable))
 	case codeOverflow:
 		return res, a.wrap(o, fmt.Errorf("%w: more than 2^52 units of sku %q", ErrInvalid, out.sku))
 	}
@@ -314,12 +326,14 @@ func (a *Activity) usersGiven() bool {
 }
 
 // arguments are ARGV of settle.lua for the ops of batch, which follow before
-// others under the same nonce. Each SKU is named once.
+// others under the same nonce. Each SKU is named once. What an op has is passed
+// by pointer: a string in an interface would be allocated once more.
 func (a *Activity) arguments(batch []*op, nonce string, before int) []any {
 	index := make(map[string]int, 4)
 	skus := make([]any, 0, 4)
 	shapes := make([]any, len(batch))
 	var buf []byte
+	shape := new(string) // of the op before: most of a batch are alike
 	for i, o := range batch {
 		buf = append(buf[:0], o.verb)
 		if o.verb == 'X' {
@@ -337,22 +351,26 @@ func (a *Activity) arguments(batch []*op, nonce string, before int) []any {
 			buf = strconv.AppendInt(buf, it.Qty, 10)
 			buf = append(buf, ';')
 		}
-		shapes[i] = string(buf)
+		if string(buf) != *shape {
+			s := string(buf)
+			shape = &s
+		}
+		shapes[i] = shape
 	}
 	args := make([]any, 0, 5+len(a.args)+len(skus)+4*len(batch))
 	args = append(args, "0", nonce, before, len(batch), len(skus))
 	args = append(args, a.args...)
 	args = append(args, skus...)
 	for _, o := range batch {
-		args = append(args, o.field)
+		args = append(args, &o.field)
 	}
 	for _, o := range batch {
-		args = append(args, o.body)
+		args = append(args, &o.body)
 	}
 	args = append(args, shapes...)
 	if a.usersGiven() {
 		for _, o := range batch {
-			args = append(args, o.user)
+			args = append(args, &o.user)
 		}
 	}
 	return args

@@ -32,83 +32,114 @@
 local due_text = ''
 local reserved = false
 
--- Why nothing can be ordered at all, or nil.
-local function shut(i)
-  if halted then return { 3, halted } end
-  if ARGV[8] ~= '0' and now < tonumber(ARGV[8]) then return { 4 } end
-  if ARGV[9] ~= '0' and now >= tonumber(ARGV[9]) then return { 5 } end
-  if eligible and eligible[i] == 0 then return { 6 } end
-end
-
-local function order(i, field, body, op)
-  local r = records[field]
-  if r then
-    local verdict
-    if fresh then -- settled by this very batch
-      local was = match(r, '^[DR]%d*;(.*)$')
-      verdict = was and (was == body and { 1, r } or { 2 })
-    else
-      verdict = replayed(i, current(field), body)
-    end
-    if verdict then return verdict end
-  end
-  local no = shut(i)
-  if no then return refuse(i, field, no) end
-
-  local user = limited and ARGV[users_at + i]
-  local items, partial = op.items, false
-  if op.verb == 'P' or op.verb == 'Q' then
-    local total
-    items, total, no = what_is_there(user, items)
-    if no and total == 0 then return refuse(i, field, no) end
-    partial = no ~= nil
-  else
-    no = refusal(user, items, op.total)
-    if no then return refuse(i, field, no) end
-  end
-
-  local state = 'D'
-  if op.reserve then
-    if not reserved then
-      reserved, due_text = true, format('%d', now + tonumber(ARGV[6]))
-    end
-    state = 'R' .. due_text
-  end
-  if partial then
-    local granted = pack_items(items)
-    local p = select(2, user_of(body))
-    note(op.reserve and 'R' or 'D', field, sub(body, 1, p - 1) .. granted)
-    put(field, state .. '/' .. #granted .. ':' .. granted .. body)
-  else
-    note(op.reserve and 'R' or 'D', field, body)
-    put(field, state .. ';' .. body)
-  end
-  for k = 1, #items, 2 do
-    local q = items[k + 1]
-    if op.reserve then move(items[k], -q, q, 0) else move(items[k], -q, 0, q) end
-  end
-  if limited then use(user, items, 1) end
-  return partial and { 0, records[field] } or 0
-end
-
 local reply = { us, due, crossings }
-for i = 1, n do
-  local field, body, op = ARGV[fields_at + i], ARGV[bodies_at + i], shapes[ARGV[shapes_at + i]]
-  local verb = op.verb
-  if fresh then
-    reply[3 + i] = order(i, field, body, op)
-  elseif verb == 'C' then
-    reply[3 + i] = confirm(field, body)
-  elseif verb == 'X' then
-    reply[3 + i] = cancel(field, body, op.reason)
-  elseif verb == 'S' then
-    reply[3 + i] = status(field, body)
-  elseif verb == 'A' then
-    reply[3 + i] = restock(i, field, body, op.items)
-  elseif verb == 'L' then
-    reply[3 + i] = load_stock(field, op.items)
-  else
-    reply[3 + i] = order(i, field, body, op)
+local held, ended, settled = {}, {}, {} -- records that will be written, and holds that end
+
+if plenty then
+  local kept -- what the record of a hold begins with
+  local h, d = 0, 0
+  for i = 1, n do
+    local field, body, op = ARGV[fields_at + i], ARGV[bodies_at + i], shapes[ARGV[shapes_at + i]]
+    if op.reserve then
+      kept = kept or 'R' .. format('%d', now + tonumber(ARGV[6])) .. ';'
+      journal[i] = 'R' .. field .. body
+      held[h + 1], held[h + 2] = field, kept .. body
+      h = h + 2
+    else
+      journal[i] = 'D' .. field .. body
+      settled[d + 1], settled[d + 2] = field, 'D;' .. body
+      d = d + 2
+    end
+    reply[3 + i] = 0
+  end
+  for _, op in pairs(shapes) do
+    local items = op.items
+    for k = 1, #items, 2 do
+      local level, q = levels[items[k]], items[k + 1] * op.count
+      level.left, level.dirty = level.left - q, true
+      if op.reserve then level.held = level.held + q else level.sold = level.sold + q end
+    end
+  end
+  reserved = h > 0
+  open = open + h / 2
+else
+  -- Why nothing can be ordered at all, or nil.
+  local function shut(i)
+    if halted then return { 3, halted } end
+    if ARGV[8] ~= '0' and now < tonumber(ARGV[8]) then return { 4 } end
+    if ARGV[9] ~= '0' and now >= tonumber(ARGV[9]) then return { 5 } end
+    if eligible and eligible[i] == 0 then return { 6 } end
+  end
+
+  local function order(i, field, body, op)
+    local r = records[field]
+    if r then
+      local verdict
+      if fresh then -- settled by this very batch
+        local was = match(r, '^[DR]%d*;(.*)$')
+        verdict = was and (was == body and { 1, r } or { 2 })
+      else
+        verdict = replayed(i, current(field), body)
+      end
+      if verdict then return verdict end
+    end
+    local no = shut(i)
+    if no then return refuse(i, field, no) end
+
+    local user = limited and ARGV[users_at + i]
+    local items, partial = op.items, false
+    if op.verb == 'P' or op.verb == 'Q' then
+      local total
+      items, total, no = what_is_there(user, items)
+      if no and total == 0 then return refuse(i, field, no) end
+      partial = no ~= nil
+    else
+      no = refusal(user, items, op.total)
+      if no then return refuse(i, field, no) end
+    end
+
+    local state = 'D'
+    if op.reserve then
+      if not reserved then
+        reserved, due_text = true, format('%d', now + tonumber(ARGV[6]))
+      end
+      state = 'R' .. due_text
+    end
+    if partial then
+      local granted = pack_items(items)
+      local p = select(2, user_of(body))
+      note(op.reserve and 'R' or 'D', field, sub(body, 1, p - 1) .. granted)
+      put(field, state .. '/' .. #granted .. ':' .. granted .. body)
+    else
+      note(op.reserve and 'R' or 'D', field, body)
+      put(field, state .. ';' .. body)
+    end
+    for k = 1, #items, 2 do
+      local q = items[k + 1]
+      if op.reserve then move(items[k], -q, q, 0) else move(items[k], -q, 0, q) end
+    end
+    if limited then use(user, items, 1) end
+    return partial and { 0, records[field] } or 0
+  end
+
+  for i = 1, n do
+    local field, body, op = ARGV[fields_at + i], ARGV[bodies_at + i], shapes[ARGV[shapes_at + i]]
+    local verb = op.verb
+    if fresh then
+      reply[3 + i] = order(i, field, body, op)
+    elseif verb == 'C' then
+      reply[3 + i] = confirm(field, body)
+    elseif verb == 'X' then
+      reply[3 + i] = cancel(field, body, op.reason)
+    elseif verb == 'S' then
+      reply[3 + i] = status(field, body)
+    elseif verb == 'A' then
+      reply[3 + i] = restock(i, field, body, op.items)
+    elseif verb == 'L' then
+      reply[3 + i] = load_stock(field, op.items)
+    else
+      reply[3 + i] = order(i, field, body, op)
+    end
   end
 end
 
@@ -117,7 +148,9 @@ end
 turn = turn and (n == 0 or #changed > 0)
 if not (#journal > 0 or #changed > 0 or swept or turn) then return reply end
 
-if #crossings > 0 then call('XLEN', KEYS[3]) end -- its type, before the first write
+-- What was not read yet is of the right type before the first write.
+if #crossings > 0 then call('XLEN', KEYS[3]) end
+if reserved and open == 0 then call('HLEN', KEYS[4]) end
 if #journal > 0 then
   -- The first write: where memory is short, Redis refuses this one or none.
   local before = last
@@ -133,7 +166,6 @@ local function write(command, key, list)
   for a = 1, #list, 2000 do call(command, key, unpack(list, a, math.min(#list, a + 1999))) end
 end
 
-local held, ended, settled = {}, {}, {}
 for _, field in ipairs(changed) do
   local r = records[field]
   if sub(r, 1, 1) == 'R' then

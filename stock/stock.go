@@ -120,6 +120,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	o.Hold = o.Hold.Truncate(time.Millisecond) // as the server counts
 	switch {
 	case o.Hold < 100*time.Millisecond || o.Hold > 10*365*24*time.Hour:
 		return o, fmt.Errorf("%w: Options.Hold %v, want 100ms to 10 years", ErrInvalid, o.Hold)
@@ -164,7 +165,7 @@ type Activity struct {
 	events events
 	undone undone
 	stats  counters
-	closed atomic.Bool
+	closed atomic.Bool // for answers from memory, which the group does not see
 }
 
 // The kinds of an activity's keys.

@@ -57,7 +57,8 @@ type topic struct {
 	idle      time.Time // since when it has no listeners
 }
 
-// New returns a bus that has not connected yet.
+// New returns a bus that has not connected yet. A Ring has no one server for all
+// channels and cannot be used.
 func New(rdb redis.UniversalClient) *Bus {
 	return &Bus{rdb: rdb, group: lifetime.New(), kick: make(chan struct{}, 1), topics: map[string]*topic{}}
 }

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -334,8 +335,8 @@ func TestCloseDrainsAndRefuses(t *testing.T) {
 		go func() {
 			time.Sleep(ms + ms/2)
 			_, err := g.Do(t.Context(), "l", "", "late", 1)
-			require.ErrorIs(t, err, ErrClosed)
-			require.ErrorIs(t, err, ErrUnsent)
+			assert.ErrorIs(t, err, ErrClosed)
+			assert.ErrorIs(t, err, ErrUnsent)
 		}()
 		require.NoError(t, g.Close(t.Context()))
 		for i, ch := range chs {

@@ -87,7 +87,8 @@ func New(retry Retry, sources ...string) *Script {
 // A Call is what one run of a script is given.
 type Call struct {
 	Keys []string
-	// Args are strings, byte slices or integers; they are not modified.
+	// Args are strings or pointers to them, byte slices or integers; they are not
+	// modified.
 	Args []any
 	// Resend, if not 0, is the n of an ARGV[n] that Run sets: to "0", and to
 	// "1" in every attempt that follows one which may have run, so that the
