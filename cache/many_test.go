@@ -94,7 +94,7 @@ func TestGetManyShares(t *testing.T) {
 		prefix := redistest.Prefix(t)
 		var wg sync.WaitGroup
 		for i := range 2 {
-			c := openSource(t, rdb, src, Options{Prefix: prefix})
+			c := openSource(t, rdb, src, Options{Prefix: prefix, LoadTimeout: time.Minute}) // a slow machine outlives no lease
 			for j := range 20 {
 				wg.Go(func() {
 					var keys []int
