@@ -55,7 +55,8 @@ type invalidations struct {
 	mu       sync.Mutex
 	next     uint64              // number of the next message
 	open     map[uint64]struct{} // on their way
-	failed   []uint64            // not known to be published
+	failed   []uint64            // not known to be published; a few more than maxExcluded
+	vague    uint64              // below it there are failed ones that were not noted
 	from     uint64              // what heartbeats have told is below it
 	to       uint64              // what the next one tells is below it
 	peers    map[string]*peer
@@ -100,8 +101,12 @@ func (v *invalidations) settle(n uint64, published bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.open, n)
-	if !published {
+	switch {
+	case published:
+	case len(v.failed) <= maxExcluded:
 		v.failed = append(v.failed, n)
+	default: // an outage must not grow the list
+		v.vague = max(v.vague, n+1)
 	}
 }
 
@@ -147,6 +152,7 @@ func (v *invalidations) beat(ctx context.Context) {
 		settled = min(settled, n)
 	}
 	from, to := v.from, v.to
+	vague := v.vague > from
 	var excluded []uint64
 	for _, n := range v.failed {
 		if n < to {
@@ -157,7 +163,7 @@ func (v *invalidations) beat(ctx context.Context) {
 
 	var text strings.Builder
 	fmt.Fprintf(&text, "H %s %d %d", v.id, from, to)
-	if len(excluded) > maxExcluded {
+	if vague || len(excluded) > maxExcluded {
 		text.WriteString(" *")
 	} else {
 		for _, n := range excluded {

@@ -36,7 +36,7 @@ type instant int64
 //   - What was put is there at once. ristretto adds new keys some time later; two
 //     Sets of a new key may end with the first value; and under load it drops most.
 //     So puts of one stripe follow each other, each waits until it was applied, and
-//     what was refused goes into a small overlay.
+//     the last thousand stand in a small overlay as well, whatever became of them.
 //   - What was deleted stays away. A put says under which mark its value was read;
 //     whatever was deleted in the stripe since then makes the mark old.
 //   - Everything can be made old at once, by a new epoch.
@@ -176,20 +176,24 @@ func (l *local[V]) set(hash uint64, it *item[V], add bool) bool {
 	return true
 }
 
-// keep puts it into the store, or the overlay. The stripe is locked.
+// keep puts it into the store and the overlay. The stripe is locked.
 func (l *local[V]) keep(hash uint64, it *item[V]) {
+	l.overlay.replace(it, l.heat.has(it.name))
 	if _, ok := l.store.Get(hash); ok {
 		l.store.Set(hash, it, 1) // replaces at once
-	} else {
-		if !l.store.Set(hash, it, 1) { // its buffer is full
-			l.store.Wait()
-			l.store.Set(hash, it, 1)
-		}
-		l.store.Wait()
 	}
-	// Eviction may have come between, for a key that was there as well.
-	now, ok := l.store.Get(hash)
-	l.overlay.replace(it, ok && now == it, l.heat.has(it.name))
+	if now, _ := l.store.Get(hash); now == it {
+		return
+	}
+	// It is new, or was evicted in this moment.
+	if !l.store.Set(hash, it, 1) { // its buffer is full
+		l.store.Wait()
+		l.store.Set(hash, it, 1)
+	}
+	l.store.Wait()
+	if now, ok := l.store.Get(hash); ok && now != it {
+		l.store.Del(hash) // an older Set of an evicted key came through in its place
+	}
 }
 
 // bump makes all marks of the stripe old and returns a new one.

@@ -1,15 +1,12 @@
 package cache
 
-import (
-	"sync"
-	"sync/atomic"
-)
+import "sync"
 
-// An overlay holds what ristretto refused: a full store of hot keys refuses nine
-// new ones of ten, but who has just Set a value wants to Get it. It is a ring: the
-// oldest goes. Besides, it holds what is pinned.
+// An overlay holds what was put last, besides ristretto: a full store of hot keys
+// refuses nine new ones of ten, and evicts others at once, but who has just Set a
+// value wants to Get it. It is a ring: the oldest goes. Besides, it holds what is
+// pinned.
 type overlay[V any] struct {
-	used   atomic.Int64 // spares a lock where there is nothing
 	mu     sync.RWMutex
 	items  map[string]*item[V]
 	ring   []string
@@ -20,9 +17,6 @@ type overlay[V any] struct {
 const overlaySize = 1024
 
 func (o *overlay[V]) get(name string) *item[V] {
-	if o.used.Load() == 0 {
-		return nil
-	}
 	o.mu.RLock()
 	defer o.mu.RUnlock()
 	if it := o.items[name]; it != nil {
@@ -31,28 +25,10 @@ func (o *overlay[V]) get(name string) *item[V] {
 	return o.pinned[name]
 }
 
-// replace takes in what was just kept: the store has it or not, and it is to be
-// pinned or not. Nothing older of that name stays.
-func (o *overlay[V]) replace(it *item[V], stored, pin bool) {
-	if stored && !pin && o.used.Load() == 0 {
-		return
-	}
+// replace takes in what was just kept. Nothing older of that name stays.
+func (o *overlay[V]) replace(it *item[V], pin bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if stored {
-		delete(o.items, it.name)
-	} else {
-		o.put(it)
-	}
-	if pin {
-		o.pin(it)
-	} else {
-		delete(o.pinned, it.name)
-	}
-	o.count()
-}
-
-func (o *overlay[V]) put(it *item[V]) {
 	if _, ok := o.items[it.name]; !ok {
 		if o.items == nil {
 			o.items = make(map[string]*item[V])
@@ -65,6 +41,11 @@ func (o *overlay[V]) put(it *item[V]) {
 		o.next = (o.next + 1) % overlaySize
 	}
 	o.items[it.name] = it
+	if pin {
+		o.pin(it)
+	} else {
+		delete(o.pinned, it.name)
+	}
 }
 
 func (o *overlay[V]) pin(it *item[V]) {
@@ -76,14 +57,10 @@ func (o *overlay[V]) pin(it *item[V]) {
 
 // drop forgets name, wherever it is.
 func (o *overlay[V]) drop(name string) {
-	if o.used.Load() == 0 {
-		return
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.items, name)
 	delete(o.pinned, name)
-	o.count()
 }
 
 // keepPinned pins what is there already. It must not have been replaced or
@@ -92,7 +69,6 @@ func (o *overlay[V]) keepPinned(it *item[V]) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.pin(it)
-	o.count()
 }
 
 // unpin forgets what is pinned and not to be kept.
@@ -104,7 +80,4 @@ func (o *overlay[V]) unpin(keep func(name string) bool) {
 			delete(o.pinned, name)
 		}
 	}
-	o.count()
 }
-
-func (o *overlay[V]) count() { o.used.Store(int64(len(o.items) + len(o.pinned))) }
