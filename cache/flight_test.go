@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"runtime"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -53,25 +52,16 @@ func TestColdStampede(t *testing.T) {
 	})
 }
 
-// One load without the second look inside the flight would be more than one now
-// and then: callers that come when it just ended.
-func TestOneLoadWithoutRedis(t *testing.T) {
-	d := newDB()
+// A caller looked into the local level, found nothing, and was held up until the
+// flight it should have joined was over: it looks again.
+func TestSecondLook(t *testing.T) {
+	d := newDB("1", "ann")
 	c := open(t, nil, d, Options{})
-	for round := range 200 {
-		key := strconv.Itoa(round)
-		d.set(key, "x")
-		var wg sync.WaitGroup
-		for range 32 {
-			wg.Go(func() {
-				if _, err := c.Get(t.Context(), key); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		require.EqualValues(t, round+1, d.loads.Load())
-	}
+	require.Equal(t, "ann", get(t, c, "1"))
+	it, err := c.find(t.Context(), "1", "1", c.local.hash("1"))
+	require.NoError(t, err)
+	require.Equal(t, "ann", it.value)
+	require.EqualValues(t, 1, d.loads.Load())
 }
 
 func TestLeaderLeaves(t *testing.T) {
