@@ -42,7 +42,7 @@ func TestInvalid(t *testing.T) {
 	require.ErrorContains(t, err, "name is empty")
 	_, err = New(nil, "users", src, Options{Local: -1})
 	require.ErrorContains(t, err, "rdb is nil")
-	type id struct{ a, b int }
+	type id [2]int
 	_, err = New(rdb, "users", Source[id, string]{}, Options{})
 	require.ErrorContains(t, err, "Source.Key")
 	small := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", PoolSize: 3})
