@@ -58,6 +58,16 @@ var targets = []target{
 	{work: "LockContended", impl: "spillway-fair", unit: "max/min", atMost: 1.5},
 	{work: "LockProcesses", impl: "spillway", unit: "requests/op", atMost: 2},
 	{work: "LockProcesses", impl: "spillway-fair", unit: "max/min", atMost: 1.5},
+	{work: "CacheHit", impl: "spillway", than: "ristretto", unit: "ns/op", atMost: 1},
+	{work: "CacheHit", impl: "spillway", unit: "allocs/op", atMost: 0.5},
+	{work: "CacheHitParallel", impl: "spillway", than: "ristretto", unit: "ns/op", atMost: 1},
+	{work: "CacheRemoteHit", impl: "spillway", param: "goroutines=64", than: "go-redis-cache", unit: "ops/s", atLeast: 2},
+	{work: "CacheColdStampede", impl: "spillway", param: "level=local", unit: "loads/op", atMost: 1},
+	{work: "CacheColdStampede", impl: "spillway", param: "level=redis", unit: "loads/op", atMost: 1},
+	// A second has room for cool-downs of 100, 200, 400 and 800 ms, less a fifth each.
+	{work: "CacheFailingLoader", impl: "spillway", param: "level=local", unit: "loads/op", atMost: 4},
+	{work: "CacheFailingLoader", impl: "spillway", param: "level=redis", unit: "loads/op", atMost: 4},
+
 	{work: "LockHandoff", impl: "spillway", than: "redislock", unit: "p50-us", atMost: 0.334},
 	{work: "LimiterHotKey", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 5},
 	{work: "LimiterHotKey", impl: "spillway", param: "goroutines=64", than: "ulule", unit: "ops/s", atLeast: 4},
