@@ -99,7 +99,7 @@ func TestAnyBytes(t *testing.T) {
 			}
 			require.Equal(rt, []Op{
 				{Kind: OpLoad, Items: loaded},
-				{Kind: OpReserve, ID: ids[0], User: user, Items: held.Items},
+				{Kind: OpReserve, ID: ids[0], User: user, Items: held.Items, Partial: true},
 				{Kind: OpDeduct, ID: ids[1], User: user, Items: []Item{last}},
 				{Kind: OpCancel, ID: ids[1], User: user, Items: []Item{last}, Reason: reason},
 				{Kind: OpRestock, ID: ids[2], Items: []Item{last}},
