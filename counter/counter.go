@@ -57,6 +57,13 @@ const (
 type Schema struct {
 	Name   string  // of the kind: 1 to 64 letters, digits, '-', '_' or '.'
 	Fields []Field // 1 to 32
+	// Packed keeps 256 objects with neighbouring ids in one value, 4 bytes a counter, for
+	// objects that are many, small and numbered without gaps: some 20 bytes for one with
+	// four counters, against 150, but as much for the 256 when only one of them was
+	// counted. A counter that needs more than 4 bytes moves into a hash beside it. The
+	// order of the fields is then part of what is stored: add others at the end,
+	// remove none. No field may spread. The choice is for ever.
+	Packed bool
 }
 
 // A Field is one counter of an object.
@@ -122,6 +129,9 @@ func (s Schema) check() error {
 		if f.Spread < 0 || f.Spread > maxSpread {
 			return fmt.Errorf("%w: Schema.Fields[%d].Spread %d of %q, want 0 to %d", ErrInvalid, i, f.Spread, f.Name, maxSpread)
 		}
+		if s.Packed && f.Spread > 1 {
+			return fmt.Errorf("%w: Schema.Fields[%d].Spread %d of %q, want none in a Packed schema", ErrInvalid, i, f.Spread, f.Name)
+		}
 		for _, before := range s.Fields[:i] {
 			if before.Name == f.Name {
 				return fmt.Errorf("%w: Schema.Fields[%d].Name %q is there twice", ErrInvalid, i, f.Name)
@@ -149,13 +159,14 @@ func goodName(s string) bool {
 //   - AddSync stores one increment before it returns.
 //   - Toggle counts each member once: the like that can be taken back.
 type Counter struct {
-	rdb    redis.UniversalClient
-	schema Schema
-	opts   Options
-	nonce  string // of this process, in the names of its tokens
-	place  uint32 // of this process, among the keys that a field spreads over
-	shards [shardCount]shard
-	calls  atomic.Uint64 // AddSync and Toggle, in their tokens
+	rdb     redis.UniversalClient
+	schema  Schema
+	opts    Options
+	scripts *scripts // of the schema's layout
+	nonce   string   // of this process, in the names of its tokens
+	place   uint32   // of this process, among the keys that a field spreads over
+	shards  [shardCount]shard
+	calls   atomic.Uint64 // AddSync and Toggle, in their tokens
 
 	closed   atomic.Bool
 	turn     chan struct{} // held by whoever flushes
@@ -183,8 +194,11 @@ func New(rdb redis.UniversalClient, schema Schema, opts Options) (*Counter, erro
 		return nil, fmt.Errorf("counter: schema %q: %w", schema.Name, err)
 	}
 	c := &Counter{
-		rdb: rdb, schema: schema, opts: opts, nonce: rand.Text()[:16], place: mathrand.Uint32(),
+		rdb: rdb, schema: schema, opts: opts, scripts: plain, nonce: rand.Text()[:16], place: mathrand.Uint32(),
 		turn: make(chan struct{}, 1), stop: make(chan struct{}), lifetime: lifetime.New(),
+	}
+	if schema.Packed {
+		c.scripts = packed
 	}
 	for i := range c.shards {
 		c.shards[i].init(c, i)

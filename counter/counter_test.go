@@ -22,10 +22,15 @@ const never = time.Minute
 
 func newTestCounter(t testing.TB, rdb redis.UniversalClient, opts Options) *Counter {
 	t.Helper()
+	return newCounterOf(t, rdb, posts, opts)
+}
+
+func newCounterOf(t testing.TB, rdb redis.UniversalClient, schema Schema, opts Options) *Counter {
+	t.Helper()
 	if opts.Prefix == "" {
 		opts.Prefix = redistest.Prefix(t)
 	}
-	c, err := New(rdb, posts, opts)
+	c, err := New(rdb, schema, opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close(t.Context()) })
 	return c
@@ -224,6 +229,7 @@ func TestInvalid(t *testing.T) {
 		`Fields[0].Name "x y"`:           {Name: "a", Fields: []Field{{Name: "x y"}}},
 		`Fields[1].Name "a" is there tw`: {Name: "a", Fields: []Field{{Name: "a"}, {Name: "a"}}},
 		"Spread 65":                      {Name: "a", Fields: []Field{{Name: "a", Spread: 65}}},
+		"Spread 2 of \"a\", want none":   {Name: "a", Fields: []Field{{Name: "a", Spread: 2}}, Packed: true},
 	} {
 		_, err := New(rdb, s, Options{})
 		require.ErrorIs(t, err, ErrInvalid)

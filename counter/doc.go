@@ -51,16 +51,18 @@
 // # Redis keys it writes
 //
 // All under <Prefix>:counter1:{<schema>/<shard>}, of 64 shards; an object's shard
-// follows from its id. No TTL where none is named:
+// follows from its id, in a Packed schema from id / 256. No TTL where none is named:
 //
 //	:c:<id>                hash    a field per field that was counted; ~105 B with one, ~150 with four
+//	:b:<id/256>            string  the same of 256 objects if Packed; ~5.3 KB with four fields, 21 B an object
+//	:o:<id/256>            hash    the totals beyond ±2^31 of these, ~30 B each
 //	:c:<id>:<n>            hash    the same of a field with Spread, n from 1 to Spread
 //	:m:<id>:<field>        set     a member per member that is on; ~50 B each for names of 11 bytes
 //	:f:<process>           string  the number of a process's last flush; TTL 24 h
 //	:a:<process><call>     string  the token of an AddSync or a Toggle; ~100 B; TTL 1 min
 //
-// Commands, for an ACL: EVAL, EVALSHA, and inside scripts GET, SET, HGET, HMGET,
-// HSET, SADD, SREM, SISMEMBER; CONFIG GET or INFO in New.
+// Commands, for an ACL: EVAL, EVALSHA, and inside scripts GET, SET, STRLEN, SETRANGE,
+// HMGET, HSET, SADD, SREM, SISMEMBER; CONFIG GET or INFO in New.
 //
 // # When Redis is slow, down or fails over
 //
@@ -85,6 +87,9 @@
 //	AddSync         1; 2 if the field spreads O(1)
 //	Toggle          1                         O(1)
 //	Get, GetMany    1                         O(keys)
+//
+// O(objects) with Schema.Packed is a GET of 1 KB a field for each block of 256 and a
+// SETRANGE for each counter.
 //
 // The round trip of a flush, and of a GetMany, is one pipeline to each server, with a
 // script for each of the shards it is about.

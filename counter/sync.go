@@ -16,10 +16,10 @@ var syncLua string
 //go:embed toggle.lua
 var toggleLua string
 
-var (
-	syncScript   = script.New(script.Token, syncLua)
-	toggleScript = script.New(script.Token, toggleLua)
-)
+// How members are remembered is a prelude of toggle.lua.
+//
+//go:embed set.lua
+var setLua string
 
 // AddSync stores delta, from -2^32 to 2^32, before it returns, and returns the
 // field's new total without what is pending in this or another process. It is for
@@ -38,8 +38,8 @@ func (c *Counter) AddSync(ctx context.Context, id int64, field string, delta int
 		return 0, badDelta(delta)
 	}
 	n := c.home(id, f)
-	s := &c.shards[shardOf(n)]
-	reply, err := c.answered(ctx, syncScript, s, []string{s.keyOf(n)}, field, delta)
+	s := c.shardOf(n)
+	reply, err := c.answered(ctx, c.scripts.sync, s, c.keysOf(s, n), c.cell(n, f), delta)
 	if err != nil {
 		return 0, fmt.Errorf("counter: object %d: %w", id, err)
 	}
@@ -68,20 +68,21 @@ func (c *Counter) AddSync(ctx context.Context, id int64, field string, delta int
 // After ErrUnknown the same call can be made again: the total stays right, and only
 // changed may be false for a change that the first call made.
 func (c *Counter) Toggle(ctx context.Context, id int64, field, member string, on bool) (changed bool, err error) {
-	if _, err := c.field(field); err != nil {
+	f, err := c.field(field)
+	if err != nil {
 		return false, err
 	}
 	if member == "" || len(member) > maxMember {
 		return false, fmt.Errorf("%w: member of %d bytes, want 1 to %d", ErrInvalid, len(member), maxMember)
 	}
 	n := name{id: id}
-	s := &c.shards[shardOf(n)]
+	s := c.shardOf(n)
 	want := 0
 	if on {
 		want = 1
 	}
 	members := s.space.Key("m:" + strconv.FormatInt(id, 10) + ":" + field)
-	reply, err := c.answered(ctx, toggleScript, s, []string{s.keyOf(n), members}, field, member, want)
+	reply, err := c.answered(ctx, c.scripts.toggle, s, append(c.keysOf(s, n), members), c.cell(n, f), member, want)
 	if err != nil {
 		return false, fmt.Errorf("counter: object %d: %w", id, err)
 	}
@@ -96,7 +97,7 @@ func (c *Counter) answered(ctx context.Context, sc *script.Script, s *shard, key
 	token := s.space.Key("a:" + c.nonce + strconv.FormatUint(c.calls.Add(1), 36))
 	reply, err := sc.Run(ctx, c.rdb, script.Call{
 		Keys: append([]string{token}, keys...),
-		Args: append([]any{answerTTL.Milliseconds()}, args...),
+		Args: append([]any{answerTTL.Milliseconds(), c.blockLen()}, args...),
 	})
 	if refused := new(script.Refused); errors.As(err, &refused) {
 		return nil, fmt.Errorf("%w: total would leave ±2^53: %w", ErrInvalid, err)
@@ -109,22 +110,17 @@ func (c *Counter) sum(ctx context.Context, id int64, field int) (total int64, er
 	var calls []script.Call
 	for sub := range c.schema.Fields[field].Spread + 1 {
 		n := name{id, sub}
-		s := &c.shards[shardOf(n)]
-		calls = append(calls, script.Call{Keys: []string{s.token, s.keyOf(n)}, Args: []any{c.schema.Fields[field].Name}})
+		s := c.shardOf(n)
+		calls = append(calls, script.Call{Keys: append([]string{s.token}, c.keysOf(s, n)...), Args: []any{1, c.cell(n, field)}})
 	}
-	replies, errs := readScript.RunMany(ctx, c.rdb, calls)
+	replies, errs := c.scripts.read.RunMany(ctx, c.rdb, calls)
 	for i := range replies {
 		if errs[i] != nil {
 			return 0, unread(errs[i])
 		}
-		reply, _ := replies[i].([]any)
-		if len(reply) == 2 {
-			values, _ := reply[1].([]any)
-			if len(values) == 1 {
-				text, _ := values[0].(string)
-				n, _ := strconv.ParseInt(text, 10, 64) // nothing there is 0
-				total += n
-			}
+		if reply, _ := replies[i].([]any); len(reply) == 2 {
+			n, _ := reply[1].(int64)
+			total += n
 		}
 	}
 	return total, nil

@@ -33,6 +33,7 @@ var targets = []target{
 	{work: "CounterAdd", impl: "spillway-handle", unit: "CPU-ns/op", atMost: 12},
 	{work: "CounterAdd", impl: "spillway", than: "incr", unit: "ops/s", atLeast: 100},
 	{work: "CounterMemory", impl: "spillway", unit: "B/object", atMost: 160},
+	{work: "CounterMemory", impl: "spillway-packed", unit: "B/object", atMost: 26},
 }
 
 func (t target) String() string {
