@@ -33,6 +33,8 @@ var (
 	// ErrBacklog is an Add while nothing could be stored for Options.MaxOutage. The
 	// increment was not counted.
 	ErrBacklog = errors.New("counter: backlog: redis has been down too long")
+	// ErrLost is a block that should be in Redis by what Options.Cold knows and is not.
+	ErrLost = errors.New("counter: totals lost from redis")
 )
 
 // Limits of one call, and of one script: Redis does nothing else while it runs.
@@ -89,6 +91,12 @@ type Options struct {
 	// MaxOutage is how long nothing may be stored before Add refuses more with
 	// ErrBacklog; 30 s if 0, from 1 s to 1 hour.
 	MaxOutage time.Duration
+	// Cold takes in the blocks of a Packed schema that have not changed for ColdAfter;
+	// they come back with the next call that is about them. nil keeps all in Redis. Every
+	// process of the schema has to be given the same, from the beginning.
+	Cold ColdStore
+	// ColdAfter is how long a block may be idle; a day if 0, from 1 s.
+	ColdAfter time.Duration
 	// AllowEviction accepts a Redis that may evict keys (any maxmemory-policy but
 	// noeviction). An evicted counter starts again from 0.
 	AllowEviction bool
@@ -103,6 +111,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.MaxOutage == 0 {
 		o.MaxOutage = 30 * time.Second
 	}
+	if o.ColdAfter == 0 {
+		o.ColdAfter = 24 * time.Hour
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -111,6 +122,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("%w: Options.Interval %v, want 1ms to 1m", ErrInvalid, o.Interval)
 	case o.MaxOutage < time.Second || o.MaxOutage > time.Hour:
 		return o, fmt.Errorf("%w: Options.MaxOutage %v, want 1s to 1h", ErrInvalid, o.MaxOutage)
+	case o.ColdAfter < time.Second:
+		return o, fmt.Errorf("%w: Options.ColdAfter %v, want at least 1s", ErrInvalid, o.ColdAfter)
 	}
 	return o, nil
 }
@@ -190,6 +203,9 @@ func New(rdb redis.UniversalClient, schema Schema, opts Options) (*Counter, erro
 	if err != nil {
 		return nil, err
 	}
+	if opts.Cold != nil && !schema.Packed {
+		return nil, fmt.Errorf("%w: Options.Cold is for schemas that are Packed, %q is not", ErrInvalid, schema.Name)
+	}
 	if err := checkServer(rdb, opts); err != nil {
 		return nil, fmt.Errorf("counter: schema %q: %w", schema.Name, err)
 	}
@@ -204,6 +220,10 @@ func New(rdb redis.UniversalClient, schema Schema, opts Options) (*Counter, erro
 		c.shards[i].init(c, i)
 	}
 	c.lifetime.Go(c.flushUntilClosed)
+	if opts.Cold != nil {
+		c.scripts = cold
+		c.lifetime.Go(c.moveUntilClosed)
+	}
 	return c, nil
 }
 

@@ -239,6 +239,8 @@ func TestInvalid(t *testing.T) {
 		"Options.Interval -1ns": {Interval: -1},
 		"Options.Interval 2m":   {Interval: 2 * time.Minute},
 		"Options.MaxOutage 1ms": {MaxOutage: time.Millisecond},
+		"Options.ColdAfter 1ms": {ColdAfter: time.Millisecond},
+		"Options.Cold is for":   {Cold: newMemoryStore()},
 	} {
 		_, err := New(rdb, posts, opts)
 		require.ErrorIs(t, err, ErrInvalid)

@@ -49,9 +49,17 @@ func (c *Counter) flush(ctx context.Context) error {
 		rounds = max(rounds, 1+(len(s.dirty)+batchSize-1)/batchSize)
 		s.queue.Unlock()
 	}
+	if c.opts.Cold != nil {
+		rounds = 2*rounds + maxReturns // for batches whose blocks have to come back first
+	}
 	for range rounds {
 		if sent, err := c.round(ctx); err != nil || !sent {
 			return err
+		}
+	}
+	for i := range c.shards {
+		if c.shards[i].flight != nil { // which belongs to who has the turn
+			return fmt.Errorf("%w: schema %q: blocks go as soon as they have come", ErrUnavailable, c.schema.Name)
 		}
 	}
 	return nil
@@ -75,8 +83,12 @@ func (c *Counter) round(ctx context.Context) (sent bool, err error) {
 	replies, errs := c.scripts.flush.RunMany(ctx, c.rdb, calls)
 	for i, s := range shards {
 		if errs[i] == nil {
-			c.stored(s, replies[i])
-		} else if e := c.failed(s, began, errs[i]); e != nil {
+			errs[i] = c.stored(ctx, s, replies[i])
+		}
+		if errs[i] == nil {
+			continue
+		}
+		if e := c.failed(s, began, errs[i]); e != nil {
 			err = errors.Join(err, e)
 		}
 	}
@@ -172,15 +184,21 @@ func (s *shard) forget(o *object) {
 	}
 }
 
-// stored takes in the answer to a shard's batch.
-func (c *Counter) stored(s *shard, reply any) {
-	if refused, _ := reply.([]any); len(refused) > 0 {
+// stored takes in the answer to a shard's batch. Blocks that were not here it brings
+// back, and leaves the batch to the next round.
+func (c *Counter) stored(ctx context.Context, s *shard, reply any) error {
+	refused, _ := reply.([]any)
+	if len(refused) > 0 {
+		if first, _ := refused[0].(int64); first < 0 {
+			return c.bringAllBack(ctx, s, refused)
+		}
 		c.refused(s.flight, refused)
 	}
 	c.stats.flushes.Add(1)
 	c.stats.objects.Add(uint64(len(s.flight.objects)))
 	s.landed()
 	s.state.CompareAndSwap(backlogged, open)
+	return nil
 }
 
 // refused tells of increments that were not added, by their places in the batch.

@@ -6,7 +6,8 @@
 --          each object or block the number of its increments and for each of those the
 --          cell and the increment
 -- Returns  which of the increments were not added since the total would leave its
---          range or a key is of another type, counted from 1; nothing the second time
+--          range or a key is of another type, counted from 1; nothing the second time.
+--          Or -i for each block i that is not here: then nothing was added
 -- Derived  none
 -- Retry    token: a number that is not above KEYS[1] was applied before
 
@@ -15,6 +16,12 @@ local MAX = 9007199254740992 -- 2^53, exclusive
 local number = tonumber(ARGV[1])
 local last = redis.call('GET', KEYS[1])
 if last and tonumber(last) >= number then return {} end
+
+local away = {}
+for k = 2, #KEYS, KEYS_EACH do
+  if not here(k) then away[#away + 1] = -((k - 2) / KEYS_EACH + 1) end
+end
+if #away > 0 then return away end
 
 local at, before = 4, 0
 local refused, writes, sums = {}, {}, {}

@@ -132,16 +132,40 @@ func (c *Counter) read(ctx context.Context, reads []*read) (again []*read, err e
 			return nil, fmt.Errorf("%w: unexpected reply %v", ErrUnavailable, replies[i])
 		}
 		landed, _ := reply[0].(int64)
+		fields := len(c.schema.Fields)
+		was, err := c.away(ctx, r, reply[1:])
+		if err != nil {
+			return nil, err
+		}
 		var raced []*look
 		r.shard.mu.RLock()
 		for k, l := range r.looks {
-			if !l.after(uint64(landed), reply[1+k*len(l.totals):]) {
+			if was[l.name.id>>blockBits] || !l.after(uint64(landed), reply[1+k*fields:]) {
 				raced = append(raced, l)
 			}
 		}
 		r.shard.mu.RUnlock()
 		if len(raced) > 0 {
 			again = append(again, &read{r.shard, raced})
+		}
+	}
+	return again, nil
+}
+
+// away brings back the blocks that a read did not find here. It returns those that
+// have to be read again; the others were never counted.
+func (c *Counter) away(ctx context.Context, r *read, totals []any) (again map[int64]bool, err error) {
+	if c.opts.Cold == nil {
+		return nil, nil
+	}
+	again = map[int64]bool{}
+	for k, l := range r.looks {
+		block := l.name.id >> blockBits
+		if _, done := again[block]; done || totals[k*len(c.schema.Fields)] != "away" {
+			continue
+		}
+		if again[block], err = c.bringBack(ctx, r.shard, l.name.id, false); err != nil {
+			return nil, err
 		}
 	}
 	return again, nil

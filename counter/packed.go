@@ -15,6 +15,8 @@ var (
 	plainLua string
 	//go:embed packed.lua
 	packedLua string
+	//go:embed cold.lua
+	coldLua string
 )
 
 // A block is 256 objects with neighbouring ids. The figures are part of the layout.
@@ -33,7 +35,7 @@ func newScripts(prelude string) *scripts {
 	}
 }
 
-var plain, packed = newScripts(plainLua), newScripts(packedLua)
+var plain, packed, cold = newScripts(plainLua), newScripts(packedLua), newScripts(packedLua + coldLua)
 
 // shardOf returns the shard of a key: objects of a block share it.
 func (c *Counter) shardOf(n name) *shard {
@@ -49,7 +51,11 @@ func (c *Counter) keysOf(s *shard, n name) []string {
 		return []string{s.keyOf(n)}
 	}
 	block := strconv.FormatInt(n.id>>blockBits, 10)
-	return []string{s.space.Key("b:" + block), s.space.Key("o:" + block)}
+	keys := []string{s.space.Key("b:" + block), s.space.Key("o:" + block)}
+	if c.opts.Cold != nil {
+		keys = append(keys, s.space.Key("e:"+block), s.space.Key("i"))
+	}
+	return keys
 }
 
 // cell is what the scripts call a field of an object.

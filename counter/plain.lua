@@ -20,3 +20,6 @@ local function store(k, cells, totals)
   end
   if #write > 0 then redis.call('HSET', KEYS[k], unpack(write)) end
 end
+
+-- here reports whether what is at KEYS[k] can be worked on.
+local function here(k) return true end

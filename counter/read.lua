@@ -4,7 +4,8 @@
 -- KEYS     1 number of the last flush of this process here, then the keys of each
 --          object or block
 -- ARGV     for each object or block the number of cells to read, then the cells
--- Returns  that number, then the total of each cell in turn
+-- Returns  that number, then the total of each cell in turn, or "away" for each of a
+--          block that is not here
 -- Derived  none
 -- Retry    state: it writes nothing
 
@@ -14,7 +15,12 @@ for k = 2, #KEYS, KEYS_EACH do
   local n = tonumber(ARGV[at])
   local cells = {}
   for i = 1, n do cells[i] = ARGV[at + i] end
-  local have = load(k, cells)
+  local have = {}
+  if here(k) then
+    have = load(k, cells)
+  else
+    for i = 1, n do have[i] = 'away' end
+  end
   if not have then return redis.error_reply('WRONGTYPE of ' .. KEYS[k]) end
   for i = 1, n do out[#out + 1] = have[i] end
   at = at + 1 + n

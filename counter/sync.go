@@ -39,7 +39,7 @@ func (c *Counter) AddSync(ctx context.Context, id int64, field string, delta int
 	}
 	n := c.home(id, f)
 	s := c.shardOf(n)
-	reply, err := c.answered(ctx, c.scripts.sync, s, c.keysOf(s, n), c.cell(n, f), delta)
+	reply, err := c.answered(ctx, c.scripts.sync, s, id, c.keysOf(s, n), c.cell(n, f), delta)
 	if err != nil {
 		return 0, fmt.Errorf("counter: object %d: %w", id, err)
 	}
@@ -82,27 +82,37 @@ func (c *Counter) Toggle(ctx context.Context, id int64, field, member string, on
 		want = 1
 	}
 	members := s.space.Key("m:" + strconv.FormatInt(id, 10) + ":" + field)
-	reply, err := c.answered(ctx, c.scripts.toggle, s, append(c.keysOf(s, n), members), c.cell(n, f), member, want)
+	reply, err := c.answered(ctx, c.scripts.toggle, s, id, append(c.keysOf(s, n), members), c.cell(n, f), member, want)
 	if err != nil {
 		return false, fmt.Errorf("counter: object %d: %w", id, err)
 	}
 	return reply == int64(1), nil
 }
 
-// answered runs a script under a token of its own.
-func (c *Counter) answered(ctx context.Context, sc *script.Script, s *shard, keys []string, args ...any) (any, error) {
+// answered runs a script under a token of its own, when the object's block is there.
+func (c *Counter) answered(ctx context.Context, sc *script.Script, s *shard, id int64, keys []string, args ...any) (any, error) {
 	if c.closed.Load() {
 		return nil, ErrClosed
 	}
 	token := s.space.Key("a:" + c.nonce + strconv.FormatUint(c.calls.Add(1), 36))
-	reply, err := sc.Run(ctx, c.rdb, script.Call{
+	call := script.Call{
 		Keys: append([]string{token}, keys...),
 		Args: append([]any{answerTTL.Milliseconds(), c.blockLen()}, args...),
-	})
-	if refused := new(script.Refused); errors.As(err, &refused) {
-		return nil, fmt.Errorf("%w: total would leave ±2^53: %w", ErrInvalid, err)
 	}
-	return reply, err
+	for range maxReturns {
+		reply, err := sc.Run(ctx, c.rdb, call)
+		refused := new(script.Refused)
+		switch {
+		case !errors.As(err, &refused):
+			return reply, err
+		case refused.Code != "away":
+			return nil, fmt.Errorf("%w: total would leave ±2^53: %w", ErrInvalid, err)
+		}
+		if _, err := c.bringBack(ctx, s, id, true); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("%w: its block goes as soon as it has come", ErrUnavailable)
 }
 
 // sum returns what is stored of a field over all keys it spreads over.

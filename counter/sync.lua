@@ -2,7 +2,8 @@
 --
 -- KEYS     1 token of the call, then the keys of the object or block
 -- ARGV     1 ms to remember the token, 2 length of a block, 3 cell, 4 increment
--- Returns  the cell's new total; REFUSED range if it would leave ±2^53
+-- Returns  the cell's new total; REFUSED range if it would leave ±2^53, REFUSED away if
+--          the block is not here
 -- Derived  none
 -- Retry    token: the second run finds the first one's answer under KEYS[1]
 
@@ -10,6 +11,7 @@ local MAX = 9007199254740992 -- 2^53, exclusive
 
 local answer = redis.call('GET', KEYS[1])
 if answer then return answer end
+if not here(2) then return redis.error_reply('REFUSED away') end
 local have = load(2, { ARGV[3] })
 if not have then return redis.error_reply('WRONGTYPE of ' .. KEYS[2]) end
 local total = have[1] + ARGV[4]
