@@ -280,6 +280,30 @@ func TestLateStepsChangeNothing(t *testing.T) {
 	})
 }
 
+// The scripts that evict and restore have their replies lost, twice each.
+func TestLostRepliesOfMoves(t *testing.T) {
+	for _, fault := range []redistest.Fault{redistest.CutAfter, redistest.LoseReply} {
+		redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+			var faults redistest.Faults
+			soon := func(o *redis.Options) { o.ReadTimeout = 100 * time.Millisecond }
+			store := newMemoryStore()
+			c := newCounterOf(t, b.Client(faults.Options, soon), tiny, Options{Prefix: "p", Interval: never, Cold: store})
+			require.NoError(t, c.Add(1, "likes", 1))
+			require.NoError(t, c.Flush(t.Context()))
+			require.True(t, moveOut(t, c, 1)) // so that the server knows the scripts
+			require.Equal(t, int64(1), get(t, c, 1)["likes"])
+			faults.Add(redistest.Rule{Do: fault, Match: "evalsha", Skip: 1, Times: 2}) // behind the snapshot
+			require.True(t, moveOut(t, c, 1))
+			assert.Equal(t, 2, faults.Fired(fault))
+			require.Equal(t, []ColdState{Cold}, store.states())
+			faults.Add(redistest.Rule{Do: fault, Match: "evalsha", Skip: 1, Times: 2}) // behind the read
+			require.Equal(t, int64(1), get(t, c, 1)["likes"])
+			assert.Equal(t, 4, faults.Fired(fault))
+			require.Equal(t, []ColdState{Hot}, store.states())
+		})
+	}
+}
+
 // naiveMove forgets to look whether the block was changed since it was written down.
 func naiveMove(ctx context.Context, c *Counter, rdb redis.UniversalClient, id int64) {
 	keys := c.keysOf(c.shardOf(name{id: id}), name{id: id})

@@ -159,6 +159,36 @@ func TestToggleCountsAMemberOnce(t *testing.T) {
 	})
 }
 
+func TestToggleAtCountsAMemberOnce(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for _, schema := range []Schema{posts, tiny} {
+			c := newCounterOf(t, rdb, schema, Options{Interval: never})
+			rng := rand.New(rand.NewPCG(rand.Uint64(), 0))
+			is, likes := map[uint32]bool{}, int64(0)
+			members := []uint32{0, 1, 65535, 65536, math.MaxUint32}
+			for range 100 {
+				member, on := members[rng.IntN(len(members))], rng.IntN(2) == 0
+				changed, err := c.ToggleAt(t.Context(), 7, "likes", member, on)
+				require.NoError(t, err)
+				require.Equal(t, is[member] != on, changed, "member %d", member)
+				if changed && on {
+					likes++
+				} else if changed {
+					likes--
+				}
+				is[member] = on
+				require.Equal(t, likes, get(t, c, 7)["likes"])
+			}
+			for i := range uint32(3) {
+				bitmap := c.shardOf(name{id: 7}).space.Key("d:7:likes:" + []string{"0", "1", "65535"}[i])
+				assert.LessOrEqual(t, rdb.StrLen(t.Context(), bitmap).Val(), int64(8192))
+			}
+			_, err := c.ToggleAt(t.Context(), 7, "nothing", 1, true)
+			require.ErrorIs(t, err, ErrInvalid)
+		}
+	})
+}
+
 // Processes differ in the key that they add a spread field's increments to, and the
 // keys lie in different slots.
 func TestProcessesSpread(t *testing.T) {
@@ -293,6 +323,8 @@ func TestClosed(t *testing.T) {
 	_, err = c.AddSync(t.Context(), 1, "likes", 1)
 	require.ErrorIs(t, err, ErrClosed)
 	_, err = c.Toggle(t.Context(), 1, "likes", "ann", true)
+	require.ErrorIs(t, err, ErrClosed)
+	_, err = c.ToggleAt(t.Context(), 1, "likes", 5, true)
 	require.ErrorIs(t, err, ErrClosed)
 }
 

@@ -6,7 +6,8 @@
 //   - Add gathers increments in memory and sends one for all of them every
 //     Options.Interval. Handle is the same for a counter that is hot.
 //   - AddSync stores an increment before it returns, for what may not be lost.
-//   - Toggle counts every member once, for the like that can be taken back.
+//   - Toggle counts every member once, for the like that can be taken back; ToggleAt
+//     does so for members with dense numbers.
 //
 // # What it promises
 //
@@ -49,8 +50,8 @@
 // total, so that it cannot be used to limit anything: that is ratelimit's and stock's
 // work.
 //
-// Toggle remembers members in a set, which grows with them and stays in Redis when a
-// block leaves. Counters are kept until somebody deletes their keys, and without
+// Toggle and ToggleAt remember members, in what grows with them and stays in Redis when
+// a block leaves. Counters are kept until somebody deletes their keys, and without
 // Options.Cold a loss of Redis's memory reads as zeros.
 //
 // A batch whose outcome was unknown for 23 hours is given up, which Stats.Dropped
@@ -68,11 +69,12 @@
 //	:e:<id/256>            string  where the block is, with Cold; ~110 B, kept while it is away
 //	:i                     zset    the blocks that are here, with Cold; ~90 B each
 //	:m:<id>:<field>        set     a member per member that is on; ~50 B each for names of 11 bytes
+//	:d:<id>:<field>:<n>    string  a bit per member of ToggleAt, n the member / 65,536; at most 8 KB
 //	:f:<process>           string  the number of a process's last flush; TTL 24 h
 //	:a:<process><call>     string  the token of an AddSync or a Toggle; ~100 B; TTL 1 min
 //
 // Commands, for an ACL: EVAL, EVALSHA, and inside scripts GET, SET, STRLEN, SETRANGE,
-// HMGET, HSET, SADD, SREM, SISMEMBER; with Options.Cold
+// HMGET, HSET, SADD, SREM, SISMEMBER, GETBIT, SETBIT; with Options.Cold
 // also SETNX, DEL, EXISTS, HGETALL, TIME, ZADD, ZREM, ZRANGEBYSCORE; CONFIG GET or INFO in New.
 //
 // # When Redis is slow, down or fails over
@@ -100,6 +102,7 @@
 //	flush           1 per 200 objects a shard O(objects)
 //	AddSync         1; 2 if the field spreads O(1)
 //	Toggle          1                         O(1)
+//	ToggleAt        1                         O(1)
 //	Get, GetMany    1                         O(keys)
 //
 // O(objects) with Schema.Packed is a GET of 1 KB a field for each block of 256 and a

@@ -58,6 +58,8 @@ func Example() {
 		changed, err := c.Toggle(ctx, 42, "likes", member, true)
 		fmt.Println(member, "likes it:", changed, err)
 	}
+	changed, err := c.ToggleAt(ctx, 44, "likes", 17, true) // for members with small numbers
+	fmt.Println("member 17 likes 44:", changed, err)
 	values, err := c.Get(ctx, 42) // with what is not stored yet
 	fmt.Println(values, err)
 
@@ -77,10 +79,11 @@ func Example() {
 	// ann likes it: true <nil>
 	// bob likes it: true <nil>
 	// ann likes it: false <nil>
+	// member 17 likes 44: true <nil>
 	// map[karma:-3 likes:2 views:1000] <nil>
 	// 2 <nil>
 	// pending: 0 refused: 0
-	// 3 2 0 <nil>
+	// 3 2 1 <nil>
 }
 
 // What a caller tells apart.

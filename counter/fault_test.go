@@ -38,6 +38,13 @@ func TestLostReplies(t *testing.T) {
 				}
 				return err
 			},
+			"ToggleAt": func(ctx context.Context, c *Counter) error {
+				changed, err := c.ToggleAt(ctx, 1, "likes", 5, true)
+				if !changed {
+					err = errors.Join(err, errors.New("not changed"))
+				}
+				return err
+			},
 		} {
 			for _, schema := range []Schema{posts, tiny} {
 				t.Run(fmt.Sprint(verb, " ", fault, " ", schema.Name), func(t *testing.T) {

@@ -26,12 +26,13 @@ const (
 )
 
 // scripts are those of one layout.
-type scripts struct{ flush, read, sync, toggle *script.Script }
+type scripts struct{ flush, read, sync, toggle, toggleAt *script.Script }
 
 func newScripts(prelude string) *scripts {
 	return &scripts{
 		flush: script.New(script.Token, prelude, flushLua), read: script.New(script.State, prelude, readLua),
 		sync: script.New(script.Token, prelude, syncLua), toggle: script.New(script.Token, prelude, setLua, toggleLua),
+		toggleAt: script.New(script.Token, prelude, bitsLua, toggleLua),
 	}
 }
 
