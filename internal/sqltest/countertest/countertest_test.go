@@ -158,7 +158,7 @@ func like(ctx context.Context, w *chaos.Worker) error {
 			return err
 		}
 		select { // some pauses are long enough for the block to be idle
-		case <-time.After([]time.Duration{1, 1, 1, 1, 2500}[rng.IntN(5)] * time.Millisecond):
+		case <-time.After(time.Duration([]int64{1, 1, 1, 1, 2500}[rng.IntN(5)]) * time.Millisecond):
 		case <-ctx.Done():
 		}
 	}
