@@ -21,7 +21,12 @@ var postSchema = counting.Schema{Name: "post", Fields: []counting.Field{{Name: "
 
 func newCounter(b *testing.B, rdb *redis.Client) *counting.Counter {
 	b.Helper()
-	c, err := counting.New(rdb, postSchema, counting.Options{})
+	return newCounterOf(b, rdb, postSchema)
+}
+
+func newCounterOf(b *testing.B, rdb *redis.Client, schema counting.Schema) *counting.Counter {
+	b.Helper()
+	c, err := counting.New(rdb, schema, counting.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -122,18 +127,11 @@ func BenchmarkCounterMemory(b *testing.B) {
 		name  string
 		write func(b *testing.B, rdb *redis.Client)
 	}{
-		{"spillway", func(b *testing.B, rdb *redis.Client) {
-			c := newCounter(b, rdb)
-			for id := range int64(objects) {
-				for i, f := range fields {
-					if err := c.Add(1e9+id, f, values[i]); err != nil {
-						b.Fatal(err)
-					}
-				}
-			}
-			if err := c.Flush(b.Context()); err != nil {
-				b.Fatal(err)
-			}
+		{"spillway", func(b *testing.B, rdb *redis.Client) { writePosts(b, newCounter(b, rdb), objects, fields, values) }},
+		{"spillway-packed", func(b *testing.B, rdb *redis.Client) {
+			schema := postSchema
+			schema.Packed = true
+			writePosts(b, newCounterOf(b, rdb, schema), objects, fields, values)
 		}},
 		{"hash", func(b *testing.B, rdb *redis.Client) {
 			pipe := rdb.Pipeline()
@@ -169,5 +167,20 @@ func BenchmarkCounterMemory(b *testing.B) {
 			b.ReportMetric(float64(stored(b, rdb))/objects, "B/object")
 			b.ReportMetric(float64(b.N*objects)/b.Elapsed().Seconds(), "ops/s")
 		})
+	}
+}
+
+// writePosts counts on posts with neighbouring ids.
+func writePosts(b *testing.B, c *counting.Counter, objects int64, fields []string, values []int64) {
+	b.Helper()
+	for id := range objects {
+		for i, f := range fields {
+			if err := c.Add(1e9+id, f, values[i]); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	if err := c.Flush(b.Context()); err != nil {
+		b.Fatal(err)
 	}
 }

@@ -18,7 +18,7 @@ func (c *Counter) Add(id int64, field string, delta int64) error {
 		return badDelta(delta)
 	}
 	n := c.home(id, f)
-	s := &c.shards[shardOf(n)]
+	s := c.shardOf(n)
 	if s.state.Load() != open {
 		return s.shut(id)
 	}
@@ -62,7 +62,7 @@ func (c *Counter) Handle(id int64, field string) *Handle {
 		return &Handle{err: err}
 	}
 	n := c.home(id, f)
-	s := &c.shards[shardOf(n)]
+	s := c.shardOf(n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.object(n, len(c.schema.Fields))

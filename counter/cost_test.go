@@ -63,6 +63,7 @@ func TestCostPerCall(t *testing.T) {
 		{"AddSync", 1, func() error { _, err := c.AddSync(ctx, 1, "likes", 1); return err }},
 		{"AddSync, spread", 2, func() error { _, err := c.AddSync(ctx, 1, "hot", 1); return err }},
 		{"Toggle", 1, func() error { _, err := c.Toggle(ctx, 1, "likes", "ann", true); return err }},
+		{"ToggleAt", 1, func() error { _, err := c.ToggleAt(ctx, 1, "likes", 5, true); return err }},
 		{"Get", 1, func() error { _, err := c.Get(ctx, 1); return err }},
 		{"GetMany", 1, func() error { _, err := c.GetMany(ctx, ids); return err }},
 	}

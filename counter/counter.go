@@ -33,6 +33,8 @@ var (
 	// ErrBacklog is an Add while nothing could be stored for Options.MaxOutage. The
 	// increment was not counted.
 	ErrBacklog = errors.New("counter: backlog: redis has been down too long")
+	// ErrLost is a block that should be in Redis by what Options.Cold knows and is not.
+	ErrLost = errors.New("counter: totals lost from redis")
 )
 
 // Limits of one call, and of one script: Redis does nothing else while it runs.
@@ -57,6 +59,13 @@ const (
 type Schema struct {
 	Name   string  // of the kind: 1 to 64 letters, digits, '-', '_' or '.'
 	Fields []Field // 1 to 32
+	// Packed keeps 256 objects with neighbouring ids in one value, 4 bytes a counter, for
+	// objects that are many, small and numbered without gaps: some 20 bytes for one with
+	// four counters, against 150, but as much for the 256 when only one of them was
+	// counted. A counter that needs more than 4 bytes moves into a hash beside it. The
+	// order of the fields is then part of what is stored: add others at the end,
+	// remove none. No field may spread. The choice is for ever.
+	Packed bool
 }
 
 // A Field is one counter of an object.
@@ -82,6 +91,12 @@ type Options struct {
 	// MaxOutage is how long nothing may be stored before Add refuses more with
 	// ErrBacklog; 30 s if 0, from 1 s to 1 hour.
 	MaxOutage time.Duration
+	// Cold takes in the blocks of a Packed schema that have not changed for ColdAfter;
+	// they come back with the next call that is about them. nil keeps all in Redis. Every
+	// process of the schema has to be given the same, from the beginning.
+	Cold ColdStore
+	// ColdAfter is how long a block may be idle; a day if 0, from 1 s.
+	ColdAfter time.Duration
 	// AllowEviction accepts a Redis that may evict keys (any maxmemory-policy but
 	// noeviction). An evicted counter starts again from 0.
 	AllowEviction bool
@@ -96,6 +111,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.MaxOutage == 0 {
 		o.MaxOutage = 30 * time.Second
 	}
+	if o.ColdAfter == 0 {
+		o.ColdAfter = 24 * time.Hour
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -104,6 +122,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("%w: Options.Interval %v, want 1ms to 1m", ErrInvalid, o.Interval)
 	case o.MaxOutage < time.Second || o.MaxOutage > time.Hour:
 		return o, fmt.Errorf("%w: Options.MaxOutage %v, want 1s to 1h", ErrInvalid, o.MaxOutage)
+	case o.ColdAfter < time.Second:
+		return o, fmt.Errorf("%w: Options.ColdAfter %v, want at least 1s", ErrInvalid, o.ColdAfter)
 	}
 	return o, nil
 }
@@ -121,6 +141,9 @@ func (s Schema) check() error {
 		}
 		if f.Spread < 0 || f.Spread > maxSpread {
 			return fmt.Errorf("%w: Schema.Fields[%d].Spread %d of %q, want 0 to %d", ErrInvalid, i, f.Spread, f.Name, maxSpread)
+		}
+		if s.Packed && f.Spread > 1 {
+			return fmt.Errorf("%w: Schema.Fields[%d].Spread %d of %q, want none in a Packed schema", ErrInvalid, i, f.Spread, f.Name)
 		}
 		for _, before := range s.Fields[:i] {
 			if before.Name == f.Name {
@@ -149,13 +172,14 @@ func goodName(s string) bool {
 //   - AddSync stores one increment before it returns.
 //   - Toggle counts each member once: the like that can be taken back.
 type Counter struct {
-	rdb    redis.UniversalClient
-	schema Schema
-	opts   Options
-	nonce  string // of this process, in the names of its tokens
-	place  uint32 // of this process, among the keys that a field spreads over
-	shards [shardCount]shard
-	calls  atomic.Uint64 // AddSync and Toggle, in their tokens
+	rdb     redis.UniversalClient
+	schema  Schema
+	opts    Options
+	scripts *scripts // of the schema's layout
+	nonce   string   // of this process, in the names of its tokens
+	place   uint32   // of this process, among the keys that a field spreads over
+	shards  [shardCount]shard
+	calls   atomic.Uint64 // AddSync and Toggle, in their tokens
 
 	closed   atomic.Bool
 	turn     chan struct{} // held by whoever flushes
@@ -179,17 +203,27 @@ func New(rdb redis.UniversalClient, schema Schema, opts Options) (*Counter, erro
 	if err != nil {
 		return nil, err
 	}
+	if opts.Cold != nil && !schema.Packed {
+		return nil, fmt.Errorf("%w: Options.Cold is for schemas that are Packed, %q is not", ErrInvalid, schema.Name)
+	}
 	if err := checkServer(rdb, opts); err != nil {
 		return nil, fmt.Errorf("counter: schema %q: %w", schema.Name, err)
 	}
 	c := &Counter{
-		rdb: rdb, schema: schema, opts: opts, nonce: rand.Text()[:16], place: mathrand.Uint32(),
+		rdb: rdb, schema: schema, opts: opts, scripts: plain, nonce: rand.Text()[:16], place: mathrand.Uint32(),
 		turn: make(chan struct{}, 1), stop: make(chan struct{}), lifetime: lifetime.New(),
+	}
+	if schema.Packed {
+		c.scripts = packed
 	}
 	for i := range c.shards {
 		c.shards[i].init(c, i)
 	}
 	c.lifetime.Go(c.flushUntilClosed)
+	if opts.Cold != nil {
+		c.scripts = cold
+		c.lifetime.Go(c.moveUntilClosed)
+	}
 	return c, nil
 }
 

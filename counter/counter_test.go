@@ -22,10 +22,15 @@ const never = time.Minute
 
 func newTestCounter(t testing.TB, rdb redis.UniversalClient, opts Options) *Counter {
 	t.Helper()
+	return newCounterOf(t, rdb, posts, opts)
+}
+
+func newCounterOf(t testing.TB, rdb redis.UniversalClient, schema Schema, opts Options) *Counter {
+	t.Helper()
 	if opts.Prefix == "" {
 		opts.Prefix = redistest.Prefix(t)
 	}
-	c, err := New(rdb, posts, opts)
+	c, err := New(rdb, schema, opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close(t.Context()) })
 	return c
@@ -154,6 +159,36 @@ func TestToggleCountsAMemberOnce(t *testing.T) {
 	})
 }
 
+func TestToggleAtCountsAMemberOnce(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for _, schema := range []Schema{posts, tiny} {
+			c := newCounterOf(t, rdb, schema, Options{Interval: never})
+			rng := rand.New(rand.NewPCG(rand.Uint64(), 0))
+			is, likes := map[uint32]bool{}, int64(0)
+			members := []uint32{0, 1, 65535, 65536, math.MaxUint32}
+			for range 100 {
+				member, on := members[rng.IntN(len(members))], rng.IntN(2) == 0
+				changed, err := c.ToggleAt(t.Context(), 7, "likes", member, on)
+				require.NoError(t, err)
+				require.Equal(t, is[member] != on, changed, "member %d", member)
+				if changed && on {
+					likes++
+				} else if changed {
+					likes--
+				}
+				is[member] = on
+				require.Equal(t, likes, get(t, c, 7)["likes"])
+			}
+			for i := range uint32(3) {
+				bitmap := c.shardOf(name{id: 7}).space.Key("d:7:likes:" + []string{"0", "1", "65535"}[i])
+				assert.LessOrEqual(t, rdb.StrLen(t.Context(), bitmap).Val(), int64(8192))
+			}
+			_, err := c.ToggleAt(t.Context(), 7, "nothing", 1, true)
+			require.ErrorIs(t, err, ErrInvalid)
+		}
+	})
+}
+
 // Processes differ in the key that they add a spread field's increments to, and the
 // keys lie in different slots.
 func TestProcessesSpread(t *testing.T) {
@@ -224,6 +259,7 @@ func TestInvalid(t *testing.T) {
 		`Fields[0].Name "x y"`:           {Name: "a", Fields: []Field{{Name: "x y"}}},
 		`Fields[1].Name "a" is there tw`: {Name: "a", Fields: []Field{{Name: "a"}, {Name: "a"}}},
 		"Spread 65":                      {Name: "a", Fields: []Field{{Name: "a", Spread: 65}}},
+		"Spread 2 of \"a\", want none":   {Name: "a", Fields: []Field{{Name: "a", Spread: 2}}, Packed: true},
 	} {
 		_, err := New(rdb, s, Options{})
 		require.ErrorIs(t, err, ErrInvalid)
@@ -233,6 +269,8 @@ func TestInvalid(t *testing.T) {
 		"Options.Interval -1ns": {Interval: -1},
 		"Options.Interval 2m":   {Interval: 2 * time.Minute},
 		"Options.MaxOutage 1ms": {MaxOutage: time.Millisecond},
+		"Options.ColdAfter 1ms": {ColdAfter: time.Millisecond},
+		"Options.Cold is for":   {Cold: newMemoryStore()},
 	} {
 		_, err := New(rdb, posts, opts)
 		require.ErrorIs(t, err, ErrInvalid)
@@ -285,6 +323,8 @@ func TestClosed(t *testing.T) {
 	_, err = c.AddSync(t.Context(), 1, "likes", 1)
 	require.ErrorIs(t, err, ErrClosed)
 	_, err = c.Toggle(t.Context(), 1, "likes", "ann", true)
+	require.ErrorIs(t, err, ErrClosed)
+	_, err = c.ToggleAt(t.Context(), 1, "likes", 5, true)
 	require.ErrorIs(t, err, ErrClosed)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -57,6 +58,8 @@ func Example() {
 		changed, err := c.Toggle(ctx, 42, "likes", member, true)
 		fmt.Println(member, "likes it:", changed, err)
 	}
+	changed, err := c.ToggleAt(ctx, 44, "likes", 17, true) // for members with small numbers
+	fmt.Println("member 17 likes 44:", changed, err)
 	values, err := c.Get(ctx, 42) // with what is not stored yet
 	fmt.Println(values, err)
 
@@ -76,10 +79,11 @@ func Example() {
 	// ann likes it: true <nil>
 	// bob likes it: true <nil>
 	// ann likes it: false <nil>
+	// member 17 likes 44: true <nil>
 	// map[karma:-3 likes:2 views:1000] <nil>
 	// 2 <nil>
 	// pending: 0 refused: 0
-	// 3 2 0 <nil>
+	// 3 2 1 <nil>
 }
 
 // What a caller tells apart.
@@ -110,4 +114,60 @@ func ExampleCounter_AddSync() {
 	// Output:
 	// a mistake: counter: invalid argument: schema "post" has no field "shares"
 	// true false
+}
+
+// A shelf keeps blocks in memory; counter/countersql keeps them in a database.
+type shelf struct {
+	mu     sync.Mutex
+	blocks map[int64]counter.ColdBlock
+}
+
+func (s *shelf) Load(_ context.Context, _ string, block int64) (counter.ColdBlock, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.blocks[block], nil
+}
+
+func (s *shelf) Save(_ context.Context, _ string, block int64, b counter.ColdBlock) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.blocks[block].Revision != b.Revision-1 {
+		return false, nil
+	}
+	s.blocks[block] = b
+	return true, nil
+}
+
+// Old posts leave Redis, and come back when somebody reads them.
+func ExampleColdStore() {
+	rdb, end := connect()
+	defer end()
+	store := &shelf{blocks: map[int64]counter.ColdBlock{}}
+	old := counter.Schema{Name: "post", Packed: true, Fields: []counter.Field{{Name: "likes"}, {Name: "views"}}}
+	c, err := counter.New(rdb, old, counter.Options{Cold: store, ColdAfter: 7 * 24 * time.Hour})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx := context.Background()
+	total, err := c.AddSync(ctx, 42, "likes", 1)
+	fmt.Println(total, err)
+	switch b, _ := store.Load(ctx, "spillway:post", 0); b.State {
+	case counter.Hot:
+		fmt.Println("posts 0 to 255 are in Redis")
+	case counter.Leaving:
+		fmt.Println("they may still be, or have left at version", b.Version)
+	case counter.Cold:
+		fmt.Println("they are on the shelf")
+	}
+	rdb.FlushAll(ctx) // an accident
+	_, err = c.Get(ctx, 42)
+	fmt.Println(errors.Is(err, counter.ErrLost))
+	if err := c.Close(ctx); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// 1 <nil>
+	// posts 0 to 255 are in Redis
+	// true
 }

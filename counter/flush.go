@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -13,8 +14,6 @@ import (
 
 //go:embed flush.lua
 var flushLua string
-
-var flushScript = script.New(script.Token, flushLua)
 
 // A batch is what one flush of a shard sends, the same however often.
 type batch struct {
@@ -50,9 +49,17 @@ func (c *Counter) flush(ctx context.Context) error {
 		rounds = max(rounds, 1+(len(s.dirty)+batchSize-1)/batchSize)
 		s.queue.Unlock()
 	}
+	if c.opts.Cold != nil {
+		rounds = 2*rounds + maxReturns // for batches whose blocks have to come back first
+	}
 	for range rounds {
 		if sent, err := c.round(ctx); err != nil || !sent {
 			return err
+		}
+	}
+	for i := range c.shards {
+		if c.shards[i].flight != nil { // which belongs to who has the turn
+			return fmt.Errorf("%w: schema %q: blocks go as soon as they have come", ErrUnavailable, c.schema.Name)
 		}
 	}
 	return nil
@@ -73,11 +80,15 @@ func (c *Counter) round(ctx context.Context) (sent bool, err error) {
 		return false, nil
 	}
 	began := time.Now()
-	replies, errs := flushScript.RunMany(ctx, c.rdb, calls)
+	replies, errs := c.scripts.flush.RunMany(ctx, c.rdb, calls)
 	for i, s := range shards {
 		if errs[i] == nil {
-			c.stored(s, replies[i])
-		} else if e := c.failed(s, began, errs[i]); e != nil {
+			errs[i] = c.stored(ctx, s, replies[i])
+		}
+		if errs[i] == nil {
+			continue
+		}
+		if e := c.failed(s, began, errs[i]); e != nil {
 			err = errors.Join(err, e)
 		}
 	}
@@ -103,27 +114,16 @@ func (s *shard) seal(c *Counter) *batch {
 	s.queue.Unlock()
 
 	b := &batch{sealed: time.Now()}
-	b.call.Keys = []string{s.token}
-	b.call.Args = []any{s.seq + 1, seqTTL.Milliseconds(), len(c.schema.Fields)}
-	for _, f := range c.schema.Fields {
-		b.call.Args = append(b.call.Args, f.Name)
-	}
 	for _, o := range taken {
-		at := len(b.call.Args)
-		b.call.Args = append(b.call.Args, 0)
+		some := false
 		for i := range o.cells {
-			if o.flight[i] = o.take(i, s.state.Load() == closed); o.flight[i] != 0 {
-				b.call.Args = append(b.call.Args, i+1, o.flight[i])
-			}
+			o.flight[i] = o.take(i, s.state.Load() == closed)
+			some = some || o.flight[i] != 0
 		}
-		n := (len(b.call.Args) - at - 1) / 2
-		if n == 0 { // increments that cancelled each other
-			b.call.Args = b.call.Args[:at]
+		if !some { // increments that cancelled each other
 			s.forget(o)
 			continue
 		}
-		b.call.Args[at] = n
-		b.call.Keys = append(b.call.Keys, o.key)
 		b.objects = append(b.objects, o)
 		o.seq = s.seq + 1
 		o.seals++
@@ -132,8 +132,29 @@ func (s *shard) seal(c *Counter) *batch {
 		return nil
 	}
 	s.seq++
+	b.call = c.flushCall(s, b.objects)
 	s.flight = b
 	return b
+}
+
+// flushCall puts what is in flight of objects into a call, in the order in which it
+// leaves them.
+func (c *Counter) flushCall(s *shard, objects []*object) script.Call {
+	call := script.Call{Keys: []string{s.token}, Args: []any{s.seq, seqTTL.Milliseconds(), c.blockLen()}}
+	for _, group := range groups(c, objects, func(o *object) name { return o.name }) {
+		call.Keys = append(call.Keys, c.keysOf(s, group[0].name)...)
+		at := len(call.Args)
+		call.Args = append(call.Args, 0)
+		for _, o := range group {
+			for i, delta := range o.flight {
+				if delta != 0 {
+					call.Args = append(call.Args, c.cell(o.name, i), delta)
+				}
+			}
+		}
+		call.Args[at] = (len(call.Args) - at - 1) / 2
+	}
+	return call
 }
 
 // take empties a cell, or the rest that Close left of it.
@@ -163,21 +184,38 @@ func (s *shard) forget(o *object) {
 	}
 }
 
-// stored takes in the answer to a shard's batch.
-func (c *Counter) stored(s *shard, reply any) {
+// stored takes in the answer to a shard's batch. Blocks that were not here it brings
+// back, and leaves the batch to the next round.
+func (c *Counter) stored(ctx context.Context, s *shard, reply any) error {
 	refused, _ := reply.([]any)
-	for i := 0; i+1 < len(refused); i += 2 {
-		object, _ := refused[i].(int64)
-		field, _ := refused[i+1].(int64)
-		o := s.flight.objects[object-1]
-		c.stats.refused.Add(1)
-		c.opts.Logger.Warn("counter: increment refused: total out of range, or key is no hash",
-			"key", o.key, "field", c.schema.Fields[field-1].Name, "increment", o.flight[field-1])
+	if len(refused) > 0 {
+		if first, _ := refused[0].(int64); first < 0 {
+			return c.bringAllBack(ctx, s, refused)
+		}
+		c.refused(s.flight, refused)
 	}
 	c.stats.flushes.Add(1)
 	c.stats.objects.Add(uint64(len(s.flight.objects)))
 	s.landed()
 	s.state.CompareAndSwap(backlogged, open)
+	return nil
+}
+
+// refused tells of increments that were not added, by their places in the batch.
+func (c *Counter) refused(b *batch, places []any) {
+	place := int64(0)
+	for _, o := range b.objects {
+		for i, delta := range o.flight {
+			if delta == 0 {
+				continue
+			}
+			if place++; slices.Contains(places, any(place)) {
+				c.stats.refused.Add(1)
+				c.opts.Logger.Warn("counter: increment refused: total out of range, or key of another type",
+					"object", o.name.id, "field", c.schema.Fields[i].Name, "increment", delta)
+			}
+		}
+	}
 }
 
 // landed ends the shard's batch: what it carried is in Redis, or never will be.

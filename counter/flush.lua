@@ -1,12 +1,13 @@
--- Adds a batch of increments of one process.
+-- Adds a batch of increments of one process. Below plain.lua or packed.lua.
 --
--- KEYS     1 number of the last flush of this process here, 2 on a hash for each object
--- ARGV     1 number of this flush, 2 ms to remember it, 3 number of field names n,
---          then n field names, then for each object the number of its increments
---          and for each of those the index of the field name and the increment
--- Returns  what was not added since the total would leave its range or the key is no
---          hash: index of the object, index of the field name, and so on in pairs;
---          nothing the second time
+-- KEYS     1 number of the last flush of this process here, then the keys of each
+--          object or block
+-- ARGV     1 number of this flush, 2 ms to remember it, 3 length of a block, then for
+--          each object or block the number of its increments and for each of those the
+--          cell and the increment
+-- Returns  which of the increments were not added since the total would leave its
+--          range or a key is of another type, counted from 1; nothing the second time.
+--          Or -i for each block i that is not here: then nothing was added
 -- Derived  none
 -- Retry    token: a number that is not above KEYS[1] was applied before
 
@@ -16,32 +17,34 @@ local number = tonumber(ARGV[1])
 local last = redis.call('GET', KEYS[1])
 if last and tonumber(last) >= number then return {} end
 
-local fields = tonumber(ARGV[3])
-local at = 4 + fields
-local refused, writes = {}, {}
-for k = 2, #KEYS do
+local away = {}
+for k = 2, #KEYS, KEYS_EACH do
+  if not here(k) then away[#away + 1] = -((k - 2) / KEYS_EACH + 1) end
+end
+if #away > 0 then return away end
+
+local at, before = 4, 0
+local refused, writes, sums = {}, {}, {}
+for k = 2, #KEYS, KEYS_EACH do
   local n = tonumber(ARGV[at])
-  local ask = {}
-  for i = 1, n do ask[i] = ARGV[3 + ARGV[at + 2 * i - 1]] end
-  local have = redis.pcall('HMGET', KEYS[k], unpack(ask))
-  local write = {}
+  local cells = {}
+  for i = 1, n do cells[i] = ARGV[at + 2 * i - 1] end
+  local have = load(k, cells)
+  local write, sum = {}, {}
   for i = 1, n do
-    local before = not have.err and tonumber(have[i] or '0')
-    local total = before and before + ARGV[at + 2 * i]
+    local total = have and have[i] + ARGV[at + 2 * i]
     if total and total > -MAX and total < MAX then
-      write[#write + 1] = ask[i]
-      write[#write + 1] = string.format('%d', total)
+      write[#write + 1] = cells[i]
+      sum[#sum + 1] = total
     else
-      refused[#refused + 1] = k - 1
-      refused[#refused + 1] = tonumber(ARGV[at + 2 * i - 1])
+      refused[#refused + 1] = before + i
     end
   end
-  writes[k] = write
+  writes[k], sums[k] = write, sum
+  before = before + n
   at = at + 1 + 2 * n
 end
 
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-for k = 2, #KEYS do
-  if #writes[k] > 0 then redis.call('HSET', KEYS[k], unpack(writes[k])) end
-end
+for k = 2, #KEYS, KEYS_EACH do store(k, writes[k], sums[k], ARGV[3]) end
 return refused

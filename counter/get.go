@@ -4,15 +4,13 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"strconv"
+	"slices"
 
 	"github.com/spillway-go/spillway/internal/script"
 )
 
 //go:embed read.lua
 var readLua string
-
-var readScript = script.New(script.State, readLua)
 
 // keysPerRead bounds the work of one script.
 const keysPerRead = 200
@@ -43,7 +41,7 @@ func (c *Counter) GetMany(ctx context.Context, ids []int64) ([]Values, error) {
 	}
 	out := make([]Values, len(ids))
 	totals := make([][]int64, len(ids))
-	var byShard [shardCount][]*look
+	byShard := map[*shard][]*look{}
 	widest := 1
 	for _, f := range c.schema.Fields {
 		widest = max(widest, f.Spread)
@@ -55,14 +53,14 @@ func (c *Counter) GetMany(ctx context.Context, ids []int64) ([]Values, error) {
 				break
 			}
 			n := name{id, sub}
-			s := shardOf(n)
+			s := c.shardOf(n)
 			byShard[s] = append(byShard[s], &look{name: n, totals: totals[i]})
 		}
 	}
 	var reads []*read
-	for i := range byShard {
-		for looks := byShard[i]; len(looks) > 0; looks = looks[min(keysPerRead, len(looks)):] {
-			reads = append(reads, &read{shard: &c.shards[i], looks: looks[:min(keysPerRead, len(looks))]})
+	for s, looks := range byShard {
+		for part := range slices.Chunk(looks, keysPerRead) {
+			reads = append(reads, &read{s, part})
 		}
 	}
 	for len(reads) > 0 {
@@ -107,40 +105,67 @@ type read struct {
 // out. So the script tells which of this process's batches were in when it looked:
 // what was in flight then is added only if its batch was not.
 func (c *Counter) read(ctx context.Context, reads []*read) (again []*read, err error) {
-	fields := make([]any, len(c.schema.Fields))
-	for i, f := range c.schema.Fields {
-		fields[i] = f.Name
-	}
 	calls := make([]script.Call, len(reads))
 	for i, r := range reads {
-		calls[i] = script.Call{Keys: []string{r.shard.token}, Args: fields}
+		calls[i] = script.Call{Keys: []string{r.shard.token}}
+		call := &calls[i]
 		r.shard.mu.RLock()
-		for _, l := range r.looks {
-			calls[i].Keys = append(calls[i].Keys, r.shard.keyOf(l.name))
-			l.before(r.shard)
+		for _, group := range groups(c, r.looks, func(l *look) name { return l.name }) {
+			call.Keys = append(call.Keys, c.keysOf(r.shard, group[0].name)...)
+			call.Args = append(call.Args, len(group)*len(c.schema.Fields))
+			for _, l := range group {
+				l.before(r.shard)
+				for f := range c.schema.Fields {
+					call.Args = append(call.Args, c.cell(l.name, f))
+				}
+			}
 		}
 		r.shard.mu.RUnlock()
 	}
-	replies, errs := readScript.RunMany(ctx, c.rdb, calls)
+	replies, errs := c.scripts.read.RunMany(ctx, c.rdb, calls)
 	for i, r := range reads {
 		if errs[i] != nil {
 			return nil, unread(errs[i])
 		}
 		reply, ok := replies[i].([]any)
-		if !ok || len(reply) != 1+len(r.looks) {
+		if !ok || len(reply) != 1+len(r.looks)*len(c.schema.Fields) {
 			return nil, fmt.Errorf("%w: unexpected reply %v", ErrUnavailable, replies[i])
 		}
 		landed, _ := reply[0].(int64)
+		fields := len(c.schema.Fields)
+		was, err := c.away(ctx, r, reply[1:])
+		if err != nil {
+			return nil, err
+		}
 		var raced []*look
 		r.shard.mu.RLock()
 		for k, l := range r.looks {
-			if !l.after(uint64(landed), reply[1+k]) {
+			if was[l.name.id>>blockBits] || !l.after(uint64(landed), reply[1+k*fields:]) {
 				raced = append(raced, l)
 			}
 		}
 		r.shard.mu.RUnlock()
 		if len(raced) > 0 {
 			again = append(again, &read{r.shard, raced})
+		}
+	}
+	return again, nil
+}
+
+// away brings back the blocks that a read did not find here. It returns those that
+// have to be read again; the others were never counted.
+func (c *Counter) away(ctx context.Context, r *read, totals []any) (again map[int64]bool, err error) {
+	if c.opts.Cold == nil {
+		return nil, nil
+	}
+	again = map[int64]bool{}
+	for k, l := range r.looks {
+		block := l.name.id >> blockBits
+		if _, done := again[block]; done || totals[k*len(c.schema.Fields)] != "away" {
+			continue
+		}
+		if again[block], err = c.bringBack(ctx, r.shard, l.name.id, false); err != nil {
+			return nil, err
 		}
 	}
 	return again, nil
@@ -163,10 +188,10 @@ func (l *look) before(s *shard) {
 	}
 }
 
-// after adds up. It reports false if the object was in two batches meanwhile: then
+// after adds up; stored begins with its totals. It reports false if the object was in two batches meanwhile: then
 // the number of neither tells where the first was when the script looked. It is
 // called with the shard's mu.
-func (l *look) after(landed uint64, stored any) bool {
+func (l *look) after(landed uint64, stored []any) bool {
 	addPending, addFlight := false, false
 	if l.o != nil {
 		switch l.o.seals - l.seals {
@@ -180,14 +205,9 @@ func (l *look) after(landed uint64, stored any) bool {
 			}
 		}
 	}
-	values, _ := stored.([]any)
 	for i := range l.totals {
-		if i < len(values) {
-			if text, ok := values[i].(string); ok {
-				n, _ := strconv.ParseInt(text, 10, 64) // only this package writes here
-				l.totals[i] += n
-			}
-		}
+		n, _ := stored[i].(int64)
+		l.totals[i] += n
 		if addPending {
 			l.totals[i] += l.pending[i]
 		}

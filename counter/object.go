@@ -15,7 +15,7 @@ type name struct {
 	sub int // 0: the object's own
 }
 
-// shardOf decides where a key is: for ever, with shardCount.
+// shardOf decides where a key or block is: for ever, with shardCount.
 func shardOf(n name) int {
 	x := uint64(n.id) ^ uint64(n.sub)*0x9E3779B97F4A7C15
 	x ^= x >> 32
@@ -30,7 +30,6 @@ func shardOf(n name) int {
 // Cells are added to without a lock. Everything else is under the shard's mu.
 type object struct {
 	name   name
-	key    string
 	cells  []atomic.Int64 // by field: not yet in a batch
 	queued atomic.Bool    // in shard.dirty: so whenever a cell is not 0 and its Add returned
 
@@ -95,8 +94,8 @@ func (s *shard) object(n name, fields int) *object {
 	o := s.find(n)
 	if o == nil && s.state.Load() != closed {
 		o = &object{
-			name: n, key: s.keyOf(n),
-			cells: make([]atomic.Int64, fields), flight: make([]int64, fields), rest: make([]int64, fields),
+			name: n, cells: make([]atomic.Int64, fields),
+			flight: make([]int64, fields), rest: make([]int64, fields),
 		}
 		if n.sub == 0 {
 			s.objects[n.id] = o
