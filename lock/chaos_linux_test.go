@@ -35,11 +35,26 @@ func monotonic() int64 {
 // A stint is the config of a process that takes the lock again and again.
 type stint struct {
 	Addr, Prefix string
-	Naive        bool // SET NX, then GET and DEL, as the negative control
+	Master       string   // the lock's server is looked up at these sentinels,
+	Sentinels    []string // and Addr is the resource's alone; "" and nil: one server is both
+	Naive        bool     // SET NX, then GET and DEL, as the negative control
 	Fair         bool
 	TTL, Hold    time.Duration
-	Lost         float64 // chance that a reply is lost
+	Deaf         time.Duration // it goes on writing for so long after ctx has ended
+	Lost         float64       // chance that a reply is lost
 	Seed         uint64
+}
+
+// client returns a client of the lock's server.
+func (c stint) client(f *redistest.Faults) *redis.Client {
+	if c.Sentinels != nil {
+		return redis.NewFailoverClient(&redis.FailoverOptions{
+			MasterName: c.Master, SentinelAddrs: c.Sentinels, ReadTimeout: c.TTL / 4, DialTimeout: c.TTL / 4, DialerRetries: 1,
+		})
+	}
+	o := &redis.Options{Addr: c.Addr, ReadTimeout: c.TTL / 2, DialerRetries: 1}
+	f.Options(o)
+	return redis.NewClient(o)
 }
 
 // A sighting is what such a process reports: that it holds the lock, that it did
@@ -64,9 +79,7 @@ func hold(ctx context.Context, w *chaos.Worker) error {
 	if c.Lost > 0 {
 		faults.Add(redistest.Rule{Do: redistest.CutAfter, Match: "evalsha", P: c.Lost, Times: -1})
 	}
-	o := &redis.Options{Addr: c.Addr, ReadTimeout: c.TTL / 2, DialerRetries: 1}
-	faults.Options(o)
-	rdb := redis.NewClient(o)
+	rdb := c.client(faults)
 	defer rdb.Close()
 	clean := redis.NewClient(&redis.Options{Addr: c.Addr})
 	defer clean.Close()
@@ -96,12 +109,14 @@ func hold(ctx context.Context, w *chaos.Worker) error {
 		if err := w.Report(begin); err != nil {
 			return err
 		}
-		believed := writeWhile(leaseCtx, clean, c, begin)
-		if errors.Is(context.Cause(leaseCtx), ErrLost) {
-			late := time.Since(deadline())
-			if err := w.Report(sighting{PID: os.Getpid(), What: "lost", Hold: n, At: monotonic(), Late: late}); err != nil {
-				return err
+		var told error
+		believed := writeWhile(leaseCtx, clean, c, begin, func() {
+			if errors.Is(context.Cause(leaseCtx), ErrLost) {
+				told = w.Report(sighting{PID: os.Getpid(), What: "lost", Hold: n, At: monotonic(), Late: time.Since(deadline())})
 			}
+		})
+		if told != nil {
+			return told
 		}
 		if err := w.Report(sighting{PID: os.Getpid(), What: "end", Hold: n, At: believed}); err != nil {
 			return err
@@ -114,29 +129,30 @@ func hold(ctx context.Context, w *chaos.Worker) error {
 	return l.Close(context.WithoutCancel(ctx))
 }
 
-// writeWhile writes to the resource for c.Hold, as long as ctx lives, and returns
-// when it last believed that it may.
-func writeWhile(ctx context.Context, rdb *redis.Client, c stint, s sighting) int64 {
-	until := time.NewTimer(c.Hold)
-	defer until.Stop()
-	believed := s.At
-	for {
-		if ctx.Err() != nil {
+// write appends to the resource's log, if it admits the fence, and in any case to
+// what it would be without one.
+var write = redis.NewScript(FenceLua() + `
+	redis.call('RPUSH', KEYS[3], ARGV[2])
+	if not admit(KEYS[2], ARGV[1]) then return 0 end
+	redis.call('RPUSH', KEYS[1], ARGV[2])
+	return 1`)
+
+// writeWhile writes to the resource for c.Hold, as long as ctx lives and c.Deaf
+// longer. It calls ended when ctx does, and returns when it last believed that it may.
+func writeWhile(ctx context.Context, rdb *redis.Client, c stint, s sighting, ended func()) int64 {
+	believed, deaf := s.At, false
+	for until := time.Now().Add(c.Hold); ; <-time.After(2 * time.Millisecond) {
+		if ctx.Err() == nil {
+			believed = monotonic()
+		} else if !deaf {
+			deaf, until = true, time.Now().Add(c.Deaf)
+			ended()
+		}
+		if !time.Now().Before(until) {
 			return believed
 		}
-		believed = monotonic()
-		log := redis.NewScript(FenceLua() + `
-			if not admit(KEYS[2], ARGV[1]) then return 0 end
-			redis.call('RPUSH', KEYS[1], ARGV[2])
-			return 1`)
-		_ = log.Run(context.WithoutCancel(ctx), rdb, []string{c.Prefix + ":log", c.Prefix + ":highest"},
+		_ = write.Run(context.WithoutCancel(ctx), rdb, []string{c.Prefix + ":log", c.Prefix + ":highest", c.Prefix + ":unfenced"},
 			s.Fence, fmt.Sprintf("%d/%d", s.PID, s.Hold)).Err()
-		select {
-		case <-until.C:
-			return believed
-		case <-ctx.Done():
-		case <-time.After(2 * time.Millisecond):
-		}
 	}
 }
 
@@ -189,17 +205,23 @@ func (h *history) holder(t *testing.T) (pid int) {
 	h.mu.Lock()
 	n := len(h.seen)
 	h.mu.Unlock()
+	return h.sees(t, n, "begin").PID
+}
+
+// sees waits for a sighting like that after the first n, and returns the last one.
+func (h *history) sees(t *testing.T, n int, what string) (found sighting) {
+	t.Helper()
 	require.Eventually(t, func() bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		for _, s := range h.seen[n:] {
-			if s.What == "begin" {
-				pid = s.PID
+			if s.What == what {
+				found = s
 			}
 		}
-		return pid != 0
-	}, 10*time.Second, time.Millisecond)
-	return pid
+		return found.PID != 0
+	}, 20*time.Second, time.Millisecond, what)
+	return found
 }
 
 // An interval is one hold.
@@ -265,6 +287,22 @@ func chaosFor() time.Duration {
 		return 10 * time.Minute
 	}
 	return 6 * time.Second
+}
+
+// A holder that is stopped for longer than its lease learns of the loss too late: what
+// the fence is for, and the control of the oracle that ctx ends before the validity.
+func TestAStoppedHolderIsLate(t *testing.T) {
+	const ttl = 300 * time.Millisecond
+	srv := redistest.Server(t)
+	h := &history{}
+	c := stint{Addr: srv.Addr(), Prefix: "p", TTL: ttl, Hold: time.Minute}
+	worker := chaos.Start(t, "hold", c, h.report)
+	pid := h.sees(t, 0, "begin").PID
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	wait(t, 2*ttl)
+	require.NoError(t, syscall.Kill(pid, syscall.SIGCONT))
+	require.Positive(t, h.sees(t, 0, "lost").Late)
+	require.NoError(t, worker.Stop())
 }
 
 func TestProcesses(t *testing.T) {

@@ -295,9 +295,11 @@ func (c *contest) giveUp(ctx context.Context) bool {
 func (c *contest) putBack(ctx context.Context) {
 	within, cancel := lifetime.Within(ctx, endFor)
 	defer cancel()
-	err := c.prize.undo(within, c.token, c.doubt)
-	if err != nil && !errors.Is(err, ErrLost) && !errors.Is(err, ErrUnknown) {
+	token := c.token
+	err := c.prize.undo(within, token, c.doubt)
+	if !isAnswer(err) {
 		c.l.troubled("give back", err)
+		c.l.persist(time.Now().Add(c.l.opts.TTL), func(ctx context.Context) error { return c.prize.undo(ctx, token, true) })
 	}
 	c.token, c.doubt, c.marked = c.l.newToken(), false, false
 }

@@ -81,10 +81,11 @@
 //
 // Lock waits, and names Redis's trouble in its error when ctx ends. TryLock fails
 // with ErrUnavailable after a tenth of a second. Renewals are tried until the
-// validity ends. An Unlock that cannot reach Redis is ErrUnavailable, and the lease
-// ends with its TTL. Out of memory, a Lock's lease can be renewed and given back, but
-// not taken (ErrUnavailable); readers and permits can be given back, not renewed.
-// After a reconnect everybody who waits asks again.
+// validity ends. An Unlock that cannot reach Redis is ErrUnavailable; the Locker goes
+// on trying until the validity would have ended, and the lease ends with its TTL. Out
+// of memory, a Lock's lease can be renewed and given back, but not taken
+// (ErrUnavailable); readers and permits can be given back, not renewed. After a
+// reconnect everybody who waits asks again.
 //
 // The client's ReadTimeout should be below the TTL: an attempt in flight cannot be
 // interrupted.

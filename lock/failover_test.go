@@ -40,21 +40,3 @@ func TestFailover(t *testing.T) {
 	require.Greater(t, second.Fence(), first.Fence())
 	require.NoError(t, second.Unlock(t.Context()))
 }
-
-// A new master that never heard of the grant: the fences grow all the same, and
-// the first holder learns that it lost.
-func TestFailoverToAReplicaThatIsBehind(t *testing.T) {
-	srv, behind := redistest.Server(t), redistest.Server(t)
-	opts := Options{Prefix: "p", TTL: time.Second}
-	l := open(t, srv.Client(), opts)
-	ctx, first, err := l.Lock(t.Context(), "a")
-	require.NoError(t, err)
-	other := open(t, behind.Client(), opts)
-	_, second, err := other.Lock(t.Context(), "a")
-	require.NoError(t, err)
-	require.Greater(t, second.Fence(), first.Fence())
-	srv.Kill()
-	<-ctx.Done()
-	require.ErrorIs(t, context.Cause(ctx), ErrLost)
-	require.NoError(t, second.Unlock(t.Context()))
-}

@@ -121,6 +121,32 @@ func TestFairWaiterLeaves(t *testing.T) {
 	})
 }
 
+// A turn that nobody has taken yet is no lease: it cannot be renewed.
+func TestFairTurnIsNotRenewed(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		l := open(t, rdb, Options{Fair: true})
+		k := l.keysOf("a")
+		renew := func(token string) any {
+			reply, err := renewScript.Run(t.Context(), rdb, l.renewCall(k, token))
+			require.NoError(t, err)
+			return reply
+		}
+		_, err := l.acquire(t.Context(), k, "a.1", false)
+		require.NoError(t, err)
+		require.EqualValues(t, 1, renew("a.1"))
+		got, err := l.acquire(t.Context(), k, "b.1", true)
+		require.NoError(t, err)
+		require.False(t, got.granted)
+		_, err = l.release(t.Context(), k, "a.1", 0, false)
+		require.NoError(t, err)
+		require.EqualValues(t, 0, renew("b.1"))
+		got, err = l.acquire(t.Context(), k, "b.1", true)
+		require.NoError(t, err)
+		require.True(t, got.granted)
+		require.EqualValues(t, 1, renew("b.1"))
+	})
+}
+
 // Both scripts of a fair lock, with their replies lost.
 func TestFairWithRepliesLost(t *testing.T) {
 	for _, fault := range lostReplies {

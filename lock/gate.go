@@ -231,7 +231,14 @@ func (g *gate) surrender(ctx context.Context) error {
 	ctx, cancel := lifetime.Within(ctx, endFor) // ctx may have ended
 	defer cancel()
 	sent := time.Now()
-	notified, err := g.l.release(ctx, g.keys, t.token, g.fences.next-1, false)
+	used := g.fences.next - 1
+	notified, err := g.l.release(ctx, g.keys, t.token, used, false)
+	if !isAnswer(err) {
+		g.l.persist(t.until(), func(ctx context.Context) error {
+			_, err := g.l.release(ctx, g.keys, t.token, used, true)
+			return err
+		})
+	}
 	yield := time.Duration(0)
 	if notified {
 		// Others were told. Time for the message, their request, and a little.

@@ -52,8 +52,10 @@ func FenceLua() string { return fenceLua }
 //	UPDATE account SET balance = ?, <set> WHERE id = ? AND <where>
 //
 // Both take the fence as their parameter, written as param is ("?", "$3"). No row
-// affected means that the fence is stale, or the row missing. The column's name goes
-// into the text as it is: it must not come from users.
+// affected means that the fence is stale, or the row missing. MySQL counts only rows
+// that change, so that a holder who writes the same values twice would look stale:
+// have its driver count the rows it found (clientFoundRows=true). The column's name
+// goes into the text as it is: it must not come from users.
 func FenceSQL(column, param string) (set, where string) {
 	return column + " = " + param, column + " <= " + param
 }

@@ -81,9 +81,11 @@ func (s *Lease) Deadline() time.Time { return s.term.until() }
 // in flight.
 //
 // nil means that the lease was held until now. ErrLost: it had ended before.
-// ErrUnknown: it has been given back, or had ended. ErrUnavailable: Redis was not
-// reached, and the lease ends by itself within a TTL. After the last two, Unlock may
-// be called again. Otherwise a second call is ErrNotHeld.
+// ErrUnknown: it has been given back, or had ended, or the reply was lost each time.
+// ErrUnavailable: Redis was not reached. After the last two nobody renews the lease, so
+// that it ends within a TTL; until then the Locker goes on trying to give it back,
+// unless it is closed; and Unlock may be called again, to learn more. Otherwise a second
+// call is ErrNotHeld.
 func (s *Lease) Unlock(ctx context.Context) error {
 	s.mu.Lock()
 	state := s.state

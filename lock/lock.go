@@ -250,7 +250,7 @@ func (l *Locker) ForceUnlock(ctx context.Context, name string) error {
 // the leases that are held have been given back. When ctx ends first, their
 // contexts end with ErrLost, nobody renews them any more, and ctx's error is
 // returned. Afterwards no goroutine or subscription is left. An Unlock after Close
-// still tells Redis. The client stays open.
+// still tells Redis, once. The client stays open.
 func (l *Locker) Close(ctx context.Context) error {
 	l.mu.Lock()
 	if !l.closed {

@@ -6,7 +6,7 @@
 -- Derived  none
 -- Retry    state: the expiry is set from now
 
-if not live or token ~= ARGV[1] then return 0 end
+if not live or token ~= ARGV[1] or linger == '2' then return 0 end -- 2: a turn is no lease
 ttl = tonumber(ARGV[2])
 expires = now + ttl * 1000
 local stored = redis.pcall('SET', KEYS[1], pack(), 'PX', KEEP + ttl)

@@ -144,7 +144,7 @@ func (r *room) won(ctx context.Context, t *term, got answer, _ time.Time, writes
 	w := r.queue.first
 	if w == nil || w.writes != writes {
 		r.mu.Unlock()
-		if err := r.end(ctx, t, false); err != nil {
+		if err := r.end(ctx, t); err != nil {
 			r.l.troubled("give back what nobody waited for", err)
 		}
 		return false
@@ -177,19 +177,27 @@ func (r *room) lose(s *Lease, cause error) {
 // giveBack is home.giveBack.
 func (r *room) giveBack(ctx context.Context, s *Lease, doubt bool) error {
 	if doubt {
+		ctx, cancel := lifetime.Within(ctx, endFor) // ctx may have ended
+		defer cancel()
 		return r.leave(ctx, s.term.token, false, true)
 	}
-	return r.end(ctx, s.term, false)
+	return r.end(ctx, s.term)
 }
 
 // end gives a term back.
-func (r *room) end(ctx context.Context, t *term, doubt bool) error {
+func (r *room) end(ctx context.Context, t *term) error {
 	if !t.end() {
 		return ErrLost
 	}
 	defer r.l.gaveBack()
 	r.l.wheel.remove(t)
-	return r.leave(ctx, t.token, false, doubt)
+	within, cancel := lifetime.Within(ctx, endFor) // ctx may have ended
+	defer cancel()
+	err := r.leave(within, t.token, false, false)
+	if !isAnswer(err) {
+		r.l.persist(t.until(), func(ctx context.Context) error { return r.leave(ctx, t.token, false, true) })
+	}
+	return err
 }
 
 // undo is prize.undo.
@@ -199,8 +207,6 @@ func (r *room) undo(ctx context.Context, token string, doubt bool) error {
 
 // leave tells Redis that the token is no longer a member, nor wants to write.
 func (r *room) leave(ctx context.Context, token string, intent, doubt bool) error {
-	ctx, cancel := lifetime.Within(ctx, endFor) // ctx may have ended
-	defer cancel()
 	reply, err := leaveScript.Run(ctx, r.l.rdb, script.Call{Keys: r.keys, Resend: 3, Args: []any{
 		token, flag(intent), "", r.channel,
 	}})
@@ -212,7 +218,7 @@ func (r *room) leave(ctx context.Context, token string, intent, doubt bool) erro
 	case reply == int64(0) && !doubt:
 		return ErrLost
 	}
-	return fmt.Errorf("%w: it was given back, or lost before", ErrUnknown)
+	return errOver
 }
 
 // ended is prize.ended.

@@ -123,7 +123,7 @@ func (l *Locker) release(ctx context.Context, k keys, token string, used int64, 
 			return false, ErrLost
 		}
 	}
-	return false, fmt.Errorf("%w: it was given back, or lost before", ErrUnknown)
+	return false, errOver
 }
 
 func (l *Locker) holder(ctx context.Context, k keys) (h Holder, token string, err error) {

@@ -22,6 +22,12 @@ var targets = []target{
 	{work: "StockDeduct", impl: "spillway", param: "goroutines=64", unit: "B/order", atMost: 200},
 	{work: "StockDeduct", impl: "spillway-reserve", param: "goroutines=64", unit: "B/order", atMost: 200},
 	{work: "StockSoldOut", impl: "spillway", than: "round-trip", unit: "ops/s", atLeast: 50},
+	{work: "DelayQueueAdd", impl: "spillway", param: "goroutines=64", than: "asynq", unit: "ops/s", atLeast: 1},
+	{work: "DelayQueueAddMany", impl: "spillway", than: "asynq", unit: "ops/s", atLeast: 3},
+	{work: "DelayQueueProcess", impl: "spillway", than: "asynq", unit: "ops/s", atLeast: 8},
+	{work: "DelayQueueLatency", impl: "spillway", unit: "p99-ms", atMost: 10},
+	{work: "DelayQueueLatency", impl: "spillway", unit: "early-ms", atMost: 0.001},
+	{work: "DelayQueueMemory", impl: "spillway", unit: "B/job", atMost: 300},
 	{work: "Ring", impl: "spillway", param: "nodes=100", unit: "CPU-ns/op", atMost: 15},
 	{work: "Ring", impl: "spillway", param: "nodes=100", than: "go-zero", unit: "ops/s", atLeast: 1},
 	{work: "Ring", impl: "spillway", param: "nodes=100", than: "buraksezer", unit: "ops/s", atLeast: 1},
@@ -32,6 +38,13 @@ var targets = []target{
 	{work: "CounterAdd", impl: "spillway", unit: "CPU-ns/op", atMost: 45},
 	{work: "CounterAdd", impl: "spillway-handle", unit: "CPU-ns/op", atMost: 12},
 	{work: "CounterAdd", impl: "spillway", than: "incr", unit: "ops/s", atLeast: 100},
+	{work: "ID", impl: "spillway-segment", unit: "CPU-ns/op", atMost: 12},
+	{work: "ID", impl: "spillway-segment", than: "spillway-snowflake", unit: "ops/s", atLeast: 1},
+	{work: "ID", impl: "spillway-segment", than: "xid", unit: "ops/s", atLeast: 1},
+	{work: "ID", impl: "spillway-segment", than: "yitter-dense", unit: "ops/s", atLeast: 1},
+	{work: "ID", impl: "bwmarrin", than: "spillway-snowflake", unit: "CPU-ns/op", atLeast: 3},
+	{work: "Code", impl: "hashids", than: "spillway", unit: "CPU-ns/op", atLeast: 10},
+	{work: "Redirect", impl: "spillway", than: "bare-net-http", unit: "ops/s", atLeast: 0.8},
 	{work: "CounterMemory", impl: "spillway", unit: "B/object", atMost: 160},
 
 	{work: "LockUncontended", impl: "spillway", than: "redislock", unit: "ops/s", atLeast: 0.6},
@@ -56,6 +69,13 @@ var targets = []target{
 	{work: "CacheFailingLoader", impl: "spillway", param: "level=redis", unit: "loads/op", atMost: 4},
 
 	{work: "LockHandoff", impl: "spillway", than: "redislock", unit: "p50-us", atMost: 0.334},
+	{work: "LimiterHotKey", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 5},
+	{work: "LimiterHotKey", impl: "spillway", param: "goroutines=64", than: "ulule", unit: "ops/s", atLeast: 4},
+	{work: "LimiterHotKey", impl: "spillway", param: "goroutines=64", than: "go-zero-period", unit: "ops/s", atLeast: 5},
+	{work: "LimiterHotKey", impl: "spillway-lease", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 40},
+	{work: "LimiterDenied", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 100},
+	{work: "LimiterMulti", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 2},
+	{work: "LimiterLocal", impl: "spillway", param: "goroutines=64", than: "x-time-rate", unit: "ops/s", atLeast: 1.5},
 }
 
 func (t target) String() string {
