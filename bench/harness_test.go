@@ -19,6 +19,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/spillway-go/spillway/internal/redistest"
+	"github.com/spillway-go/spillway/internal/sqltest"
 )
 
 // poolSize is what every row's client has: more connections than the largest
@@ -31,7 +32,7 @@ var startServer = sync.OnceValues(func() (*redistest.Proc, error) {
 })
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	code := sqltest.Tests{M: m}.Run()
 	if started.Load() {
 		server, _ := startServer()
 		server.Close()

@@ -60,6 +60,9 @@ func BenchmarkStockDeduct(b *testing.B) {
 		{"redsync-lock-tuned", tunedLock},
 		{"lua-minimal", minimalLua},
 		{"decrby", decrby},
+		{"sql-row-lock", sqlStock(rowLock)},
+		{"sql-conditional-update", sqlStock(conditionalUpdate)},
+		{"sql-version-cas", sqlStock(versionCAS)},
 	} {
 		for _, goroutines := range []int{64, 256} {
 			b.Run(fmt.Sprintf("%s/goroutines=%d", row.name, goroutines), func(b *testing.B) { row.run(b, goroutines) })

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -33,7 +32,7 @@ func (a *Activity) Halt(ctx context.Context, reason string) error {
 	return a.adminError(a.rdb.HSet(ctx, a.keys.levels, "@halt", reason).Err())
 }
 
-// Resume ends a Halt.
+// Resume ends a Halt. It does not end the halt of a journal that forked: Rebuild does.
 func (a *Activity) Resume(ctx context.Context) error {
 	return a.adminError(a.rdb.HDel(ctx, a.keys.levels, "@halt").Err())
 }
@@ -123,16 +122,18 @@ func (a *Activity) Holds(ctx context.Context) iter.Seq2[Hold, error] {
 type Info struct {
 	SKUs      int64     // loaded
 	Halted    string    // the reason, or empty
+	Forked    string    // the entry that a sink has and the journal lost, or empty
 	OpenHolds int64     // reservations neither ended nor released
 	NextDue   time.Time // when the next hold ends; zero if none does
 	Entries   int64     // in the journal
 	LastEntry string    // id of the newest
+	Sunk      string    // id of the newest that every sink has; empty if there is none
 }
 
 // Inspect asks Redis about the activity. One round trip.
 func (a *Activity) Inspect(ctx context.Context) (Info, error) {
 	pipe := a.rdb.Pipeline()
-	meta := pipe.HMGet(ctx, a.keys.levels, "@", "@halt")
+	meta := pipe.HMGet(ctx, a.keys.levels, "@", "@halt", "@journal", "@rebuilt")
 	fields := pipe.HLen(ctx, a.keys.levels)
 	entries := pipe.XLen(ctx, a.keys.stream)
 	if _, err := pipe.Exec(ctx); err != nil {
@@ -145,19 +146,19 @@ func (a *Activity) Inspect(ctx context.Context) (Info, error) {
 		}
 	}
 	info.Halted, _ = meta.Val()[1].(string)
-	packed, ok := meta.Val()[0].(string)
-	if !ok {
-		return info, nil
+	if sinks, ok := meta.Val()[2].(string); ok {
+		info.Sunk, sinks, _ = strings.Cut(sinks, " ")
+		info.Sunk = strings.TrimPrefix(info.Sunk, "0-0")
+		if forked, _, _ := strings.Cut(sinks, " "); forked != "-" {
+			info.Forked = forked[strings.LastIndexByte(forked, ':')+1:]
+		}
 	}
-	f := strings.Fields(packed) // gen gen_at seen due open cursor last
-	if len(f) != 7 {
-		return info, fmt.Errorf("stock: activity %q: cannot read %q, written by another version?", a.name, packed)
+	packed, _ := meta.Val()[0].(string)
+	m, err := parseMeta(packed)
+	if err != nil {
+		return info, fmt.Errorf("stock: activity %q: %w", a.name, err)
 	}
-	info.LastEntry = f[6]
-	info.OpenHolds, _ = strconv.ParseInt(f[4], 10, 64)
-	if ms, _ := strconv.ParseInt(f[3], 10, 64); ms > 0 {
-		info.NextDue = time.UnixMilli(ms)
-	}
+	info.LastEntry, info.OpenHolds, info.NextDue = m.last, m.open, m.due
 	return info, nil
 }
 
@@ -171,12 +172,13 @@ type Stats struct {
 	Unknown        uint64 // calls that ended in ErrUnknown
 	Overloaded     uint64 // calls refused because too many were waiting
 	Events         uint64 // crossings told to this process
+	Journaled      uint64 // journal ops brought to sinks
 	Failures       uint64 // of background work, all tried again
 	PendingCancels int    // cancels waiting for Redis to have memory again
 }
 
 type counters struct {
-	fromMemory, insufficient, unknown, events, failures atomic.Uint64
+	fromMemory, insufficient, unknown, events, journaled, failures atomic.Uint64
 }
 
 // Stats returns the counters, without I/O.
@@ -185,7 +187,8 @@ func (a *Activity) Stats() Stats {
 	return Stats{
 		Calls: g.Items, Batches: g.Flights, Joined: g.Joined, Overloaded: g.Overloaded,
 		FromMemory: a.stats.fromMemory.Load(), Insufficient: a.stats.insufficient.Load(),
-		Unknown: a.stats.unknown.Load(), Events: a.stats.events.Load(), Failures: a.stats.failures.Load(),
+		Unknown: a.stats.unknown.Load(), Events: a.stats.events.Load(), Journaled: a.stats.journaled.Load(),
+		Failures:       a.stats.failures.Load(),
 		PendingCancels: a.undone.len(),
 	}
 }

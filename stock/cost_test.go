@@ -48,6 +48,11 @@ func TestCostPerCall(t *testing.T) {
 			"Load, up to 500 SKUs": func() { must(nil, a.Load(ctx, stock)) },
 			"Stock":                func() { must(a.Stock(ctx, "tea")) },
 			"Inspect":              func() { must(a.Inspect(ctx)) },
+			"RunJournal": func() {
+				f := feed{a: a, sink: newShelf(), name: "shelf"}
+				must(nil, f.step(ctx))
+			},
+			"Reconcile": func() { must(a.Reconcile(ctx, atEnd{newShelf(), a})) },
 			"Entries": func() {
 				for _, err := range a.Entries(ctx, "9999999999999-0") {
 					require.NoError(t, err)
@@ -83,6 +88,24 @@ func TestCostPerCall(t *testing.T) {
 	})
 }
 
+// atEnd is a ledger that has all of the journal.
+type atEnd struct {
+	*shelf
+	a *Activity
+}
+
+func (l atEnd) Levels(ctx context.Context, _ string) (string, map[string]Level, map[string]Level, error) {
+	packed, err := l.a.rdb.HGet(context.WithValue(ctx, uncounted{}, true), l.a.keys.levels, "@").Result()
+	if err != nil {
+		return "", nil, nil, err
+	}
+	m, err := parseMeta(packed)
+	return m.last, nil, nil, err
+}
+
+// uncounted marks a call that is not the package's.
+type uncounted struct{}
+
 // isMini tells whether the server shares this process, and its allocations.
 func isMini(rdb redis.UniversalClient) bool {
 	return !strings.Contains(rdb.Info(context.Background(), "server").Val(), "redis_version")
@@ -96,7 +119,12 @@ func (c *trips) DialHook(next redis.DialHook) redis.DialHook {
 }
 
 func (c *trips) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error { c.n.Add(1); return next(ctx, cmd) }
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if ctx.Value(uncounted{}) == nil {
+			c.n.Add(1)
+		}
+		return next(ctx, cmd)
+	}
 }
 
 func (c *trips) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {

@@ -35,15 +35,24 @@
 // did it; each entry names the one before. A SKU that sells out or comes back
 // leaves exactly one event there, with a version that only grows.
 //
+// RunJournal brings the journal to a [Sink], each entry once and in order, whatever
+// is killed; stock/stocksql is one for SQL databases. A journal that does not continue
+// what a sink has is noticed before anything of it gets there: orders are refused until
+// Rebuild, which takes the sink's word for what was sold. Reconcile compares the two
+// while the sale goes on.
+//
 // # What it does not
 //
-// It does not survive a failover that loses writes: Redis replicates
-// asynchronously, and what the new master never heard of is gone together, stock,
-// orders and journal alike. Orders acknowledged in that moment are forgotten and
-// their units sold again.
+// It does not survive a failover that loses writes. Redis replicates asynchronously,
+// and stock, orders and journal roll back together: acknowledged orders that are not
+// yet in SQL can vanish, and their units be resold. Options.WaitReplicas (WAIT on the
+// script's own connection) narrows it; if it is not met, Result.Durable is false and
+// there is no error, since the deduct did happen. Orders that are in SQL do not
+// vanish: the fork is noticed, and Rebuild brings them back. Without a sink nothing is
+// noticed.
 //
 // It does not know about money, carts or delivery, and its records are not the
-// shop's order table: read the journal into one.
+// shop's order table: stock/stocksql has the rows for one.
 //
 // Time is the Redis server's. A clock that is set forward ends holds early; one that
 // is set back by more than a second makes them, and those made soon after, last
@@ -63,7 +72,8 @@
 //
 // All under <Prefix>:stock1:{<activity>}, one hash tag, until Drop:
 //
-//	:levels    hash    a field per SKU, and the activity's own state; ~80 B a SKU
+//	:levels    hash    a field per SKU, and the activity's own state, with the
+//	                   checkpoints of the sinks; ~80 B a SKU
 //	:journal   stream  an entry per batch; ~45 B an order in a batch, ~100 B alone
 //	:events    stream  the last thousand sell-outs and returns; ~60 B each
 //	:holds     hash    a field per open hold; ~110 B
@@ -73,14 +83,18 @@
 //
 // An order with its journal entry takes 130 bytes deducted and 145 reserved, with
 // ids of 11 and users of 8 bytes, when calls are merged; 170 alone; 85 more with a
-// limit per user. Each byte of id counts twice. The journal is kept whole. A
+// limit per user. Each byte of id counts twice. The journal is kept whole
+// until a sink is registered, by RunJournal; from then on what all sinks have is trimmed,
+// but for the entries since the oldest open hold, and about a hundred more. A
 // generation N of order records takes orders for one Retention and is read for
 // another; it expires a minute later. The newest one stays until an order or a Run
 // begins the next.
 //
 // Commands, for an ACL: EVAL, EVALSHA, and inside scripts or by themselves TIME,
 // HMGET, HGET, HSET, HDEL, HLEN, HSCAN, SADD, SMISMEMBER, XADD, XLEN, XRANGE, XREVRANGE,
-// XREAD, PEXPIRE, UNLINK; CONFIG GET or INFO in New.
+// XREAD, PEXPIRE, UNLINK; CONFIG GET or INFO in New; XTRIM for RunJournal, HGETALL for
+// Reconcile, WAIT for WaitReplicas; TIME, HGETALL, RENAME, PERSIST, EXISTS for Rebuild,
+// which writes keys :levels:<token>:… that expire after an hour if it dies.
 //
 // # When Redis is slow, down or fails over
 //
@@ -93,7 +107,12 @@
 // ErrUnknown: make the same call again, ask Lookup, or Cancel.
 //
 // Failing over, restarting or moving slots: the same; see above for what a
-// failover can lose.
+// failover can lose. With WaitReplicas a call waits 100 ms at most for replicas, and the
+// calls behind it in the queue wait as well.
+//
+// SQL slow or down: orders do not notice; the journal grows in Redis until the oldest
+// entry that a sink lacks is Options.MaxLag old. Then new orders get ErrJournalFull, and
+// confirms, cancels and restocks go on.
 //
 // Out of memory: orders get ErrUnavailable at once, nothing is half done; cancels
 // too, and Run tries them again. The server must not evict keys: New refuses any
@@ -111,10 +130,13 @@
 //	Load, of n times 500        2 n             O(SKUs)
 //	Stock, Entries, Holds       1 per page
 //	Inspect                     1
+//	RunJournal                  1 or 2 a batch  O(entries)
+//	Reconcile                   1, 1 per page   O(SKUs)
+//	Rebuild                     many            O(SKUs) to put it in place
 //
 // Shared means that the calls of one process that wait at the same time, up to 128
 // or 16 KiB, are settled by one script. It keeps Redis busy for 2 µs an order in a
 // batch of 64 and 17 µs for an order alone, three times that with limits per user.
 // The allocations are those of a call alone; in a batch of 64 an order makes five.
-// An idle Run makes two round trips a second.
+// An idle Run makes two round trips a second, and so does an idle RunJournal.
 package stock

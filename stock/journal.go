@@ -55,6 +55,34 @@ type Op struct {
 	Items  []Item // what was granted, held, sold, given back or added
 	Reason string // of a cancel
 	Event  Event  // of a crossing
+	// Held says of a confirm or cancel that the order was reserved, not deducted, and
+	// Partial of an order, or of its end, that Order.Partial was set.
+	Held, Partial bool
+}
+
+// Move returns by how many units, for each unit of an item, the op changes what is
+// left, reserved and sold: -1, 0 or 1.
+func (o Op) Move() (left, reserved, sold int64) {
+	switch o.Kind {
+	case OpLoad, OpRestock:
+		return 1, 0, 0
+	case OpDeduct:
+		return -1, 0, 1
+	case OpReserve:
+		return -1, 1, 0
+	case OpExpire:
+		return 1, -1, 0
+	case OpConfirm:
+		if o.Held {
+			return 0, -1, 1
+		}
+	case OpCancel:
+		if o.Held {
+			return 1, -1, 0
+		}
+		return 1, 0, -1
+	}
+	return 0, 0, 0
 }
 
 // An Entry is what one script call did: the ops of a batch, in order. Ops of one
@@ -135,7 +163,9 @@ func parseOps(s string) ([]Op, error) {
 		case OpCrossing:
 			o.Event = Event{SKU: id, Version: r.number(' '), Left: r.number('.')}
 		case OpLoad, OpRestock, OpDeduct, OpReserve, OpConfirm, OpCancel, OpExpire:
-			r.byte() // the verb that created the order
+			verb := r.byte() // that created the order
+			o.Held = (verb == 'R' || verb == 'Q') && (o.Kind == OpConfirm || o.Kind == OpCancel)
+			o.Partial = verb == 'P' || verb == 'Q'
 			o.ID, o.User, o.Items = id, r.netstring(), r.items()
 			if o.Kind == OpCancel {
 				o.Reason = r.netstring()

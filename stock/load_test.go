@@ -178,10 +178,10 @@ func TestEntries(t *testing.T) {
 			{Kind: OpLoad, Items: []Item{{"cup", 2}, {"tea", 5}}},
 			{Kind: OpReserve, ID: "o", User: "u", Items: []Item{{"tea", 5}}},
 			{Kind: OpCrossing, Event: Event{SKU: "tea"}},
-			{Kind: OpCancel, ID: "o", User: "u", Items: []Item{{"tea", 5}}, Reason: "changed my mind"},
+			{Kind: OpCancel, ID: "o", User: "u", Items: []Item{{"tea", 5}}, Reason: "changed my mind", Held: true},
 			{Kind: OpCrossing, Event: Event{SKU: "tea", Left: 5}},
-			{Kind: OpDeduct, ID: "p", User: "u", Items: []Item{{"tea", 1}}},
-			{Kind: OpConfirm, ID: "p", User: "u", Items: []Item{{"tea", 1}}},
+			{Kind: OpDeduct, ID: "p", User: "u", Items: []Item{{"tea", 1}}, Partial: true},
+			{Kind: OpConfirm, ID: "p", User: "u", Items: []Item{{"tea", 1}}, Partial: true},
 		}, got)
 		// From anywhere, over several pages, and left early.
 		for i := range 300 {

@@ -67,6 +67,10 @@ type Result struct {
 	// FromMemory says that Redis was not asked: the answer means "nothing for a new
 	// order", and an earlier outcome of this id was not looked up.
 	FromMemory bool
+	// Durable says that Options.WaitReplicas replicas had the outcome when it was told.
+	// It is false where that is not known: replicas that did not answer in time, a
+	// replay, or no WaitReplicas.
+	Durable bool
 }
 
 // An InsufficientError tells which SKU there was not enough of.

@@ -3,7 +3,7 @@
 
 local call, sub, match, format = redis.call, string.sub, string.match, string.format
 
-local HEAD = 13
+local HEAD = 14
 local n, m = tonumber(ARGV[4]), tonumber(ARGV[5])
 local retention = tonumber(ARGV[7])
 local fields_at = HEAD + m
@@ -12,7 +12,7 @@ local limited = ARGV[10] ~= '0' or ARGV[11] ~= '0'
 
 local clock = call('TIME')
 local us = clock[1] * 1000000 + clock[2]
-local got = call('HMGET', KEYS[1], '@', '@halt', unpack(ARGV, HEAD + 1, fields_at))
+local got = call('HMGET', KEYS[1], '@', '@halt', '@journal', unpack(ARGV, HEAD + 1, fields_at))
 local halted = got[2]
 local gen, gen_at, seen, due, open, cursor, last = 0, 0, 0, 0, 0, '0-0', '0-0'
 if got[1] then
@@ -30,6 +30,23 @@ if not got[1] or gen_at > now then gen_at = now end
 local turn = now - gen_at >= retention
 if turn then gen = gen + 1 end
 
+-- Where the sinks of the journal are; feed.lua keeps it.
+local lowest = '0-0'
+if got[3] then
+  local forked
+  lowest, forked = match(got[3], '^(%S+) (%S+)')
+  -- (an error that says that nothing ran, and that it may pass)
+  if sub(forked, 1, 1) == '!' then return redis.error_reply('TRYAGAIN the activity is being rebuilt') end
+  if forked ~= '-' then halted = 'the journal forked at ' .. forked .. ': Rebuild' end
+end
+-- Sinks are behind by the age of the oldest entry that one of them lacks, which is
+-- less than the age of its checkpoint: mostly there is no need to look.
+local max_lag, full = tonumber(ARGV[14]), false
+if max_lag > 0 and lowest ~= last and now - tonumber(match(lowest, '^%d+')) > max_lag then
+  local first = call('XRANGE', KEYS[2], '(' .. lowest, '+', 'COUNT', 1)[1]
+  full = first and now - tonumber(first[2][4]) > max_lag
+end
+
 -- levels[field] is false where the SKU was not loaded.
 local levels, level_names = {}, {}
 local function keep_level(field, packed)
@@ -42,7 +59,7 @@ local function keep_level(field, packed)
   levels[field] = level
   level_names[#level_names + 1] = field
 end
-for i = 1, m do keep_level(ARGV[HEAD + i], got[2 + i]) end
+for i = 1, m do keep_level(ARGV[HEAD + i], got[3 + i]) end
 
 -- records[field] is what is known of an id; place[field] is true where it is a hold.
 local records, place, found = {}, {}, false
@@ -151,7 +168,7 @@ fresh = fresh and not (found or limited or swept)
 
 -- Moreover nothing can be refused and nothing sells out: the usual batch of a sale
 -- that goes on. It is only written down, for a quarter less.
-local plenty = fresh and not (turn or halted or eligible)
+local plenty = fresh and not (turn or halted or eligible or full)
   and (ARGV[8] == '0' or now >= tonumber(ARGV[8])) and (ARGV[9] == '0' or now < tonumber(ARGV[9]))
 if plenty then
   for _, op in pairs(shapes) do

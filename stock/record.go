@@ -161,3 +161,28 @@ func (rec record) missing() []Item {
 	}
 	return out
 }
+
+// A meta is the activity's own state, the field "@" of its levels.
+type meta struct {
+	gen  int64 // of the orders hashes
+	open int64 // holds
+	due  time.Time
+	last string // entry; empty if there is nothing yet
+}
+
+func parseMeta(packed string) (m meta, err error) {
+	if packed == "" {
+		return m, nil
+	}
+	f := strings.Fields(packed) // gen gen_at seen due open cursor last
+	if len(f) != 7 {
+		return m, fmt.Errorf("cannot read %q, written by another version?", packed)
+	}
+	m.last = f[6]
+	m.gen, _ = strconv.ParseInt(f[0], 10, 64)
+	m.open, _ = strconv.ParseInt(f[4], 10, 64)
+	if ms, _ := strconv.ParseInt(f[3], 10, 64); ms > 0 {
+		m.due = time.UnixMilli(ms)
+	}
+	return m, nil
+}

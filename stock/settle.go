@@ -86,7 +86,9 @@ type outcome struct {
 	sku    string
 	a, b   int64 // figures of a refusal
 	us     int64 // server time
-	err    error // this op alone failed
+	// durable: replicas had it
+	durable bool
+	err     error // this op alone failed
 }
 
 // The codes of settle.lua's verdicts.
@@ -102,6 +104,7 @@ const (
 	codeInsufficient
 	codeLimit
 	codeNotFound
+	codeJournalFull
 	codeOverflow   = 13
 	codeSuperseded = 14 // an earlier attempt of this call was refused, and so is every other
 )
@@ -147,7 +150,7 @@ func (a *Activity) failure(o *op, err error) error {
 
 // result tells the caller of o what out means.
 func (a *Activity) result(o *op, out outcome) (Result, error) {
-	res := Result{At: time.UnixMicro(out.us)}
+	res := Result{At: time.UnixMicro(out.us), Durable: out.durable}
 	switch out.code {
 	case codeDone, codeReplay:
 		res.Replayed = out.code == codeReplay
@@ -181,6 +184,8 @@ func (a *Activity) result(o *op, out outcome) (Result, error) {
 		return res, a.wrap(o, ErrConflict)
 	case codeHalted:
 		return res, a.wrap(o, fmt.Errorf("%w: %s", ErrHalted, out.sku))
+	case codeJournalFull:
+		return res, a.wrap(o, fmt.Errorf("%w by more than %v", ErrJournalFull, a.opts.MaxLag))
 	case codeNotOpen:
 		return res, a.wrap(o, fmt.Errorf("%w: opens at %s", ErrNotOpen, a.opts.OpensAt.Format(time.RFC3339)))
 	case codeEnded:
@@ -279,6 +284,9 @@ func (a *Activity) sweep(ctx context.Context) (now, due time.Time, err error) {
 func (a *Activity) settle(ctx context.Context, batch []*op, nonce string, before int) ([]outcome, error) {
 	sent := time.Now()
 	call := script.Call{Keys: a.keys.all, Args: a.arguments(batch, nonce, before), Resend: 1}
+	if a.opts.WaitReplicas > 0 {
+		call.Wait = &script.Wait{Replicas: a.opts.WaitReplicas, Timeout: replicaPatience}
+	}
 	reply, err := settleScript.Run(ctx, a.rdb, call)
 	if err != nil {
 		return nil, err
@@ -291,6 +299,8 @@ func (a *Activity) settle(ctx context.Context, batch []*op, nonce string, before
 	for i, v := range verdicts {
 		out[i] = parseVerdict(v)
 		out[i].us = us
+		// A replay wrote nothing: WAIT proves nothing of it.
+		out[i].durable = call.Wait != nil && call.Wait.Met && out[i].code == codeDone
 		if out[i].code == codeInsufficient && out[i].a == 0 {
 			a.memory.seen(out[i].sku, out[i].b, 0, sent)
 		}
@@ -298,7 +308,7 @@ func (a *Activity) settle(ctx context.Context, batch []*op, nonce string, before
 	return out, nil
 }
 
-// fixedArgs are the arguments 6 to 13 of settle.lua.
+// fixedArgs are the arguments 6 to 14 of settle.lua.
 func (a *Activity) fixedArgs() []any {
 	ms := func(t time.Time) string {
 		if t.IsZero() {
@@ -317,7 +327,7 @@ func (a *Activity) fixedArgs() []any {
 		strconv.FormatInt(o.Hold.Milliseconds(), 10), strconv.FormatInt(o.Retention.Milliseconds(), 10),
 		ms(o.OpensAt), ms(o.ClosesAt),
 		strconv.FormatInt(o.UserLimit, 10), strconv.FormatInt(o.UserSKULimit, 10),
-		flag(o.EligibleOnly), flag(a.usersGiven()),
+		flag(o.EligibleOnly), flag(a.usersGiven()), strconv.FormatInt(o.MaxLag.Milliseconds(), 10),
 	}
 }
 

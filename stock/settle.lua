@@ -9,9 +9,10 @@
 --          4 number of ops n, 5 number of SKUs m, 6 hold ms, 7 retention ms,
 --          8 opens ms, 9 closes ms (0: never), 10 units per user, 11 units per
 --          user and SKU (0: no limit), 12 eligible users only (0, 1),
---          13 users given (0, 1); then m SKU fields, n record fields, n bodies,
---          n shapes, and n users if 13 says so. A shape is the verb and then
---          <index of SKU>x<qty>; repeated, or the reason of a cancel
+--          13 users given (0, 1), 14 ms that a sink may be behind (0: any); then m
+--          SKU fields, n record fields, n bodies, n shapes, and n users if 13 says so.
+--          A shape is the verb and then <index of SKU>x<qty>; repeated, or the reason
+--          of a cancel
 -- Returns  server time us, when the next hold is due in ms (0: none), crossings
 --          {sku, version, left, …}, then a verdict per op: 0, or {code, …} as in
 --          settle.go
@@ -66,6 +67,7 @@ else
   -- Why nothing can be ordered at all, or nil.
   local function shut(i)
     if halted then return { 3, halted } end
+    if full then return { 11 } end
     if ARGV[8] ~= '0' and now < tonumber(ARGV[8]) then return { 4 } end
     if ARGV[9] ~= '0' and now >= tonumber(ARGV[9]) then return { 5 } end
     if eligible and eligible[i] == 0 then return { 6 } end

@@ -48,6 +48,9 @@ var (
 	ErrInsufficient = errors.New("stock: insufficient")
 	// ErrLimit is a limit per user; errors.As finds a *LimitError.
 	ErrLimit = errors.New("stock: limit per user reached")
+	// ErrJournalFull is an order while a sink of the journal is more than Options.MaxLag
+	// behind.
+	ErrJournalFull = errors.New("stock: journal full: its sinks are behind")
 	// ErrNotFound is an order that does not exist, or whose record expired.
 	ErrNotFound = errors.New("stock: order not found")
 	// ErrCancelled, ErrExpired and ErrConfirmed tell which end an order had met
@@ -55,6 +58,14 @@ var (
 	ErrCancelled = errors.New("stock: order was cancelled")
 	ErrExpired   = errors.New("stock: hold expired")
 	ErrConfirmed = errors.New("stock: order was confirmed")
+
+	// ErrForked is a journal that does not continue what a sink has: something that the
+	// sink holds was lost here. Orders get ErrHalted until Rebuild.
+	ErrForked = errors.New("stock: journal forked")
+	// ErrMoved is what Sink.Apply answers when the checkpoint is not where the batch begins.
+	ErrMoved = errors.New("stock: checkpoint moved")
+	// ErrTrimmed is a sink that lacks entries which are not kept any more.
+	ErrTrimmed = errors.New("stock: journal trimmed beyond the sink")
 )
 
 // Limits of one call. They keep a script short, since Redis does nothing else
@@ -93,6 +104,17 @@ type Options struct {
 	// SoldOutFor is how long a process may answer "sold out" from memory after Redis
 	// said so; 100 ms if 0, at most 1 s, -1 to ask Redis every time.
 	SoldOutFor time.Duration
+	// Linger is how long RunJournal lets a batch for a sink fill up; 50 ms if 0, at most
+	// 10 s.
+	Linger time.Duration
+	// MaxLag is how far, in time, a sink of the journal may be behind before new orders
+	// get ErrJournalFull; confirms, cancels and restocks go on. 0 means any. Where it is
+	// set and no RunJournal ever ran, orders stop MaxLag after Load.
+	MaxLag time.Duration
+	// WaitReplicas is how many replicas a call waits for, 100 ms at most, before it
+	// answers; Result.Durable says whether they had what it did. It narrows what a
+	// failover can lose and does not close it. 0 means that nobody waits.
+	WaitReplicas int
 	// Unmerged sends every call in a round trip of its own. Merging costs a lone
 	// caller nothing; this exists to measure it.
 	Unmerged bool
@@ -117,6 +139,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.SoldOutFor == 0 {
 		o.SoldOutFor = 100 * time.Millisecond
 	}
+	if o.Linger == 0 {
+		o.Linger = 50 * time.Millisecond
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -133,11 +158,21 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("%w: Options.UserLimit %d, want 0 to 2^52", ErrInvalid, o.UserLimit)
 	case o.UserSKULimit < 0 || o.UserSKULimit > maxQty:
 		return o, fmt.Errorf("%w: Options.UserSKULimit %d, want 0 to 2^52", ErrInvalid, o.UserSKULimit)
+	case o.Linger < time.Millisecond || o.Linger > 10*time.Second:
+		return o, fmt.Errorf("%w: Options.Linger %v, want 1ms to 10s", ErrInvalid, o.Linger)
+	case o.MaxLag != 0 && o.MaxLag < 2*o.Linger:
+		return o, fmt.Errorf("%w: Options.MaxLag %v, want 0 or at least twice Options.Linger, %v", ErrInvalid, o.MaxLag, o.Linger)
+	case o.WaitReplicas < 0 || o.WaitReplicas > 100:
+		return o, fmt.Errorf("%w: Options.WaitReplicas %d, want 0 to 100", ErrInvalid, o.WaitReplicas)
 	case o.SoldOutFor > time.Second || o.SoldOutFor < 0 && o.SoldOutFor != -1:
 		return o, fmt.Errorf("%w: Options.SoldOutFor %v, want up to 1s, or -1 for never", ErrInvalid, o.SoldOutFor)
 	}
 	return o, nil
 }
+
+// replicaPatience is how long a call waits for replicas. A batch that waits in vain
+// keeps those behind it waiting.
+const replicaPatience = 100 * time.Millisecond
 
 // retryHorizon is how long clients may go on retrying a call after its hold ended.
 const retryHorizon = 10 * time.Minute

@@ -87,6 +87,9 @@ var columns = []column{
 	{"B/object", "B/object", 1},
 	{"peak by mean", "peak/mean", 1},
 	{"needless moves %", "needless-%", 1},
+	{"requests/op", "requests/op", 1},
+	{"max/min", "max/min", 1},
+	{"p50 µs", "p50-us", 1},
 }
 
 func markdown(s *suite, m machine, charts map[string]string) string {

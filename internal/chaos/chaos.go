@@ -59,8 +59,8 @@ func (w *Worker) Report(v any) error {
 	return err
 }
 
-// Main runs the tests, or in a worker its job. A TestMain calls it last.
-func Main(m *testing.M, jobs map[string]Job) {
+// Main runs the tests, which m is, or in a worker its job. A TestMain calls it last.
+func Main(m interface{ Run() int }, jobs map[string]Job) {
 	name := os.Getenv(jobEnv)
 	if name == "" {
 		os.Exit(m.Run())

@@ -82,3 +82,17 @@ func TestSentinelFailsOverAndTheClientFollows(t *testing.T) {
 	require.NotSame(t, dead, s.Master())
 	require.Equal(t, "v", s.Master().Client().Get(t.Context(), "k").Val())
 }
+
+func TestSentinelFailsOverToAReplicaThatIsBehind(t *testing.T) {
+	t.Parallel()
+	s := Sentinel(t)
+	rdb := s.Client()
+	require.NoError(t, rdb.Set(t.Context(), "k", "old", 0).Err())
+	require.NoError(t, rdb.Do(t.Context(), "wait", 1, 1000).Err())
+	behind := s.CutReplica()
+	require.NoError(t, rdb.Set(t.Context(), "k", "new", 0).Err())
+	s.KillMaster()
+	require.NoError(t, poll(t.Context(), func() error { return rdb.Set(t.Context(), "k2", "v", 0).Err() }))
+	require.Same(t, behind, s.Master())
+	require.Equal(t, "old", rdb.Get(t.Context(), "k").Val())
+}

@@ -143,6 +143,28 @@ func (s *SentinelProcs) Master() *Proc {
 	return nil
 }
 
+// CutReplica keeps the replica from hearing of what is written from now on, and
+// returns it. A failover makes it the master all the same, if it comes within five
+// seconds: then the sentinels repair what was done here.
+func (s *SentinelProcs) CutReplica() *Proc {
+	s.tb.Helper()
+	master := s.Master()
+	for _, p := range s.data {
+		if p == master {
+			continue
+		}
+		err := p.ask(func(rdb *redis.Client) error {
+			return rdb.Do(s.tb.Context(), "replicaof", "127.0.0.1", "1").Err() // nobody is there
+		})
+		if err != nil {
+			s.tb.Fatal(err)
+		}
+		return p
+	}
+	s.tb.Fatal("redistest: no replica")
+	return nil
+}
+
 // KillMaster kills the master and returns it. Restarted after the failover, it
 // takes itself for a master until a sentinel turns it into a replica, which takes
 // eight seconds and more.

@@ -95,6 +95,8 @@ type Call struct {
 	// script can leave a tombstone against that one arriving late. Args holds
 	// a placeholder there.
 	Resend int
+	// Wait, if not nil, is asked for after the script. Only Run does so.
+	Wait *Wait
 }
 
 // Run runs the script once as far as the caller can tell, and returns its
@@ -111,7 +113,7 @@ func (s *Script) Run(ctx context.Context, rdb redis.UniversalClient, c Call) (an
 			return nil, f.failure(ctx, s.retry, hopeful)
 		}
 		a := s.attempt(ctx, c, &f)
-		_ = rdb.Process(ctx, a) // the attempt holds the error
+		c.send(ctx, rdb, a)
 		switch f.settle(ctx, s.retry, a) {
 		case settled:
 			return f.reply, f.err

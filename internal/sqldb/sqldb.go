@@ -53,10 +53,17 @@ func (d Dialect) Rebind(query string) string {
 // refusing them, so that callers check lengths first. ON DUPLICATE KEY UPDATE
 // would not do: with the driver's clientFoundRows it affects 1 row either way.
 func (d Dialect) InsertNew(table string, columns ...string) string {
+	return d.InsertNewRows(1, table, columns...)
+}
+
+// InsertNewRows is InsertNew for n rows at once: it affects as many rows as were
+// inserted.
+func (d Dialect) InsertNewRows(n int, table string, columns ...string) string {
 	verb, end := "INSERT INTO ", " ON CONFLICT DO NOTHING"
 	if d == MySQL {
 		verb, end = "INSERT IGNORE INTO ", ""
 	}
-	marks := strings.TrimSuffix(strings.Repeat("?, ", len(columns)), ", ")
-	return d.Rebind(verb + table + " (" + strings.Join(columns, ", ") + ") VALUES (" + marks + ")" + end)
+	row := "(" + strings.TrimSuffix(strings.Repeat("?, ", len(columns)), ", ") + "), "
+	rows := strings.TrimSuffix(strings.Repeat(row, n), ", ")
+	return d.Rebind(verb + table + " (" + strings.Join(columns, ", ") + ") VALUES " + rows + end)
 }

@@ -13,6 +13,7 @@ func TestStatements(t *testing.T) {
 	require.Equal(t, "INSERT INTO t (a, b) VALUES ($1, $2) ON CONFLICT DO NOTHING", PostgreSQL.InsertNew("t", "a", "b"))
 	require.Equal(t, "INSERT INTO t (a) VALUES (?) ON CONFLICT DO NOTHING", SQLite.InsertNew("t", "a"))
 	require.Equal(t, "INSERT IGNORE INTO t (a) VALUES (?)", MySQL.InsertNew("t", "a"))
+	require.Equal(t, "INSERT INTO t (a, b) VALUES ($1, $2), ($3, $4) ON CONFLICT DO NOTHING", PostgreSQL.InsertNewRows(2, "t", "a", "b"))
 	require.Equal(t, []string{"MySQL", "PostgreSQL", "SQLite", "Dialect(4)"},
 		[]string{MySQL.String(), PostgreSQL.String(), SQLite.String(), Dialect(4).String()})
 	require.False(t, Dialect(0).Known())

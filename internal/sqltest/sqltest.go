@@ -135,8 +135,14 @@ var (
 )
 
 // Main is the TestMain of a package that uses Each: it ends the servers.
-func Main(m *testing.M) {
-	code := m.Run()
+func Main(m *testing.M) { os.Exit(Tests{m}.Run()) }
+
+// Tests are a package's tests, for a TestMain that does more than Main.
+type Tests struct{ M *testing.M }
+
+// Run runs the tests, ends the servers and returns the exit code.
+func (t Tests) Run() int {
+	code := t.M.Run()
 	mu.Lock()
 	defer mu.Unlock()
 	for _, s := range started {
@@ -144,7 +150,7 @@ func Main(m *testing.M) {
 		_ = s.cmd.Wait()
 		_ = os.RemoveAll(s.dir)
 	}
-	os.Exit(code)
+	return code
 }
 
 func startMariaDB() (*server, error) {

@@ -1,0 +1,200 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/spillway-go/spillway/internal/lifetime"
+)
+
+const (
+	behindBatch = 500
+	behindPause = 50 * time.Millisecond // in which writes gather
+	minBehind   = 100 * time.Millisecond
+	maxBehind   = 5 * time.Second
+)
+
+// A Write is a value on its way to the store.
+type Write[K comparable, V any] struct {
+	Key   K
+	Value V
+}
+
+// A Sink stores writes: all of a batch, or an error, after which the batch comes
+// again, perhaps with newer values. A batch has each key once.
+type Sink[K comparable, V any] interface {
+	Store(ctx context.Context, batch []Write[K, V]) error
+}
+
+// behind holds what waits to be stored: the newest value of each key.
+type behind[K comparable, V any] struct {
+	order [64]chan struct{} // by key: the cache and the store see writes in one order
+
+	mu      sync.Mutex
+	values  map[string]*waiting[K, V]
+	seq     uint64
+	wake    chan struct{} // holds a token while something waits
+	running bool
+}
+
+type waiting[K comparable, V any] struct {
+	write Write[K, V]
+	seq   uint64
+}
+
+func (b *behind[K, V]) init() {
+	for i := range b.order {
+		b.order[i] = make(chan struct{}, 1)
+	}
+	b.values = make(map[string]*waiting[K, V])
+	b.wake = make(chan struct{}, 1)
+}
+
+func (b *behind[K, V]) get(name string) (v V, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w, ok := b.values[name]
+	if ok {
+		v = w.write.Value
+	}
+	return v, ok
+}
+
+func (b *behind[K, V]) waiting() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.values)
+}
+
+// room reports whether a write of name can wait.
+func (b *behind[K, V]) room(name string, most int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, ok := b.values[name]
+	return ok || len(b.values) < most
+}
+
+func (b *behind[K, V]) put(name string, w Write[K, V]) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.seq++
+	b.values[name] = &waiting[K, V]{w, b.seq}
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// WriteBehind is Set now, and in the store soon: RunWriteBehind of this process
+// gives the newest value of each key to its Sink, in batches.
+//
+// What waits is in this process alone: it is lost if the process dies, which is the
+// price; Redis has it until its TTL ends. Until it is stored this process loads
+// it from what waits, while another one that finds it neither in Redis nor
+// locally loads the old value. ErrOverloaded means that Options.Pending keys wait;
+// after any error nothing was taken to be stored.
+func (c *Cache[K, V]) WriteBehind(ctx context.Context, key K, value V) error {
+	name := c.keyName(key)
+	order := c.behind.order[c.local.hash(name)%64]
+	select {
+	case order <- struct{}{}:
+		defer func() { <-order }()
+	case <-ctx.Done():
+		return c.wrap(name, ctx.Err())
+	}
+	if !c.behind.room(name, c.opts.Pending) {
+		return fmt.Errorf("%w: %d keys wait to be stored in cache %q", ErrOverloaded, c.opts.Pending, c.name)
+	}
+	if err := c.Set(ctx, key, value); err != nil {
+		return err
+	}
+	c.behind.put(name, Write[K, V]{key, value})
+	return nil
+}
+
+// RunWriteBehind gives what WriteBehind took to sink until ctx ends, and then what
+// is left, for as long as Options.LoadTimeout; it returns nil if all was stored,
+// or an error that tells how many keys were not. A batch that fails comes again
+// after a pause of 100 ms that doubles up to 5 s. One of them runs at a time in a
+// process (ErrInvalid).
+func (c *Cache[K, V]) RunWriteBehind(ctx context.Context, sink Sink[K, V]) error {
+	b := &c.behind
+	b.mu.Lock()
+	if b.running {
+		b.mu.Unlock()
+		return fmt.Errorf("%w: RunWriteBehind of cache %q runs already", ErrInvalid, c.name)
+	}
+	b.running = true
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		b.running = false
+		b.mu.Unlock()
+	}()
+
+	retry := minBehind
+	for ctx.Err() == nil {
+		if b.waiting() == 0 {
+			select {
+			case <-b.wake:
+			case <-ctx.Done():
+				continue
+			}
+			sleep(ctx, behindPause)
+		}
+		if err := c.storeSome(ctx, sink); err != nil && ctx.Err() == nil {
+			c.opts.Logger.Warn("cache: writes not stored yet", "cache", c.name, "error", err)
+			sleep(ctx, retry)
+			retry = min(2*retry, maxBehind)
+			continue
+		}
+		retry = minBehind
+	}
+	return c.drain(ctx, sink)
+}
+
+// drain stores what is left.
+func (c *Cache[K, V]) drain(ctx context.Context, sink Sink[K, V]) error {
+	ctx, cancel := lifetime.Within(ctx, c.opts.LoadTimeout)
+	defer cancel()
+	for c.behind.waiting() > 0 {
+		err := c.storeSome(ctx, sink)
+		if err != nil && !sleep(ctx, minBehind) {
+			return fmt.Errorf("cache: %q: %d keys were not stored: %w", c.name, c.behind.waiting(), errors.Join(err, ctx.Err()))
+		}
+	}
+	return nil
+}
+
+// storeSome gives one batch to the sink. What was written again meanwhile stays.
+func (c *Cache[K, V]) storeSome(ctx context.Context, sink Sink[K, V]) error {
+	b := &c.behind
+	var batch []Write[K, V]
+	taken := map[string]uint64{}
+	b.mu.Lock()
+	for name, w := range b.values {
+		if len(batch) == behindBatch {
+			break
+		}
+		batch = append(batch, w.write)
+		taken[name] = w.seq
+	}
+	b.mu.Unlock()
+	if len(batch) == 0 {
+		return nil
+	}
+	if err := sink.Store(ctx, batch); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for name, seq := range taken {
+		if w := b.values[name]; w != nil && w.seq == seq {
+			delete(b.values, name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,271 @@
+package cache
+
+import (
+	"crypto/sha1"
+	"encoding/hex"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillway-go/spillway/internal/redistest"
+)
+
+// Every script whose reply is lost is run again, which the server counts, and
+// the second run changes nothing and answers as the first.
+func TestLostReplies(t *testing.T) {
+	srv := redistest.Server(t)
+	f := &redistest.Faults{}
+	rdb := srv.Client(f.Options)
+	ctx := t.Context()
+	d := newDB()
+	c := open(t, rdb, d, Options{})
+	connected(t, c)
+	runs := func() int {
+		n, err := srv.Executions(ctx, "evalsha")
+		require.NoError(t, err)
+		return n
+	}
+	for name, verb := range map[string]struct {
+		lua string
+		do  func(t *testing.T, key string)
+	}{
+		"read": {readLua, func(t *testing.T, key string) {
+			_, ok, err := c.Peek(ctx, key)
+			require.NoError(t, err)
+			require.False(t, ok)
+		}},
+		"Set": {writeLua, func(t *testing.T, key string) {
+			require.NoError(t, c.Set(ctx, key, "ann"))
+			v, err := c.Get(ctx, key)
+			require.NoError(t, err)
+			require.Equal(t, "ann", v)
+		}},
+		"Add": {writeLua, func(t *testing.T, key string) {
+			added, err := c.Add(ctx, key, "ann")
+			require.NoError(t, err)
+			require.True(t, added, "the first run did it")
+		}},
+		"Delete": {dropLua, func(t *testing.T, key string) {
+			require.NoError(t, c.Delete(ctx, key))
+		}},
+		"lease": {leaseLua, func(t *testing.T, key string) {
+			before := d.loads.Load()
+			v, err := c.Get(ctx, key)
+			require.NoError(t, err)
+			require.Equal(t, "bob", v)
+			require.EqualValues(t, 1, d.loads.Load()-before)
+		}},
+		"fill": {fillLua, func(t *testing.T, key string) {
+			before := c.Stats().Refused
+			_, err := c.Get(ctx, key)
+			require.NoError(t, err)
+			require.Equal(t, before, c.Stats().Refused, "the second run says what the first did")
+			e, ok, err := c.Peek(ctx, key)
+			require.NoError(t, err)
+			require.True(t, ok)
+			require.Positive(t, e.Version)
+		}},
+		"fail": {failLua, func(t *testing.T, key string) {
+			d.fail(errors.New("boom"))
+			defer d.fail(nil)
+			_, err := c.Get(ctx, key)
+			require.ErrorIs(t, err, ErrLoad)
+			_, l := c.remote.keys(key)
+			lease, err := rdb.Get(ctx, l).Result()
+			require.NoError(t, err)
+			require.Equal(t, "E", lease[:1])
+			require.Equal(t, "01", lease[26:28], "one failure, not two")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, key := range []string{"known", "plain", "faulty"} {
+				d.set(name+key, "bob")
+			}
+			verb.do(t, name+"known") // the server learns the scripts
+			begun := runs()
+			verb.do(t, name+"plain")
+			plain := runs() - begun
+
+			sum := sha1.Sum([]byte(verb.lua))
+			f.Add(redistest.Rule{Do: redistest.CutAfter, Match: hex.EncodeToString(sum[:])})
+			fired := f.Fired(redistest.CutAfter)
+			begun = runs()
+			verb.do(t, name+"faulty")
+			require.Equal(t, fired+1, f.Fired(redistest.CutAfter))
+			require.Equal(t, plain+1, runs()-begun, "one script ran once more")
+		})
+	}
+}
+
+// Redis goes away and comes back: what is fresh is answered, what is missing is
+// loaded within limits, deletes are made up for.
+func TestOutage(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+		ctx := t.Context()
+		f := &redistest.Faults{}
+		rdb := env.Client(f.Options, func(o *redis.Options) { o.DialTimeout, o.ReadTimeout = time.Second, time.Second })
+		d := newDB("1", "ann", "2", "bob", "3", "cid", "4", "dee")
+		prefix := redistest.Prefix(t)
+		opts := Options{Prefix: prefix, OutageLoads: 2, Timeout: 200 * time.Millisecond, StaleFor: time.Hour, TTL: time.Minute, LocalTTL: time.Minute}
+		c := open(t, rdb, d, opts)
+		other := open(t, env.Client(), d, opts)
+		time.Sleep(heartbeat / 2)
+		require.False(t, c.Stats().CutOff)
+		for _, k := range []string{"1", "2"} {
+			_, err := c.Get(ctx, k)
+			require.NoError(t, err)
+			_, err = other.Get(ctx, k)
+			require.NoError(t, err)
+		}
+
+		f.Add(redistest.Rule{Do: redistest.RefuseDial, Times: -1})
+		f.Add(redistest.Rule{Do: redistest.CutBefore, Times: -1})
+		begun := time.Now()
+		v, err := c.Get(ctx, "1")
+		require.NoError(t, err)
+		require.Equal(t, "ann", v)
+		require.Zero(t, time.Since(begun), "a local hit does not notice")
+
+		d.set("1", "anna")
+		err = c.Delete(ctx, "1")
+		require.Error(t, err, "ErrUnknown if the connection broke under it, ErrUnavailable else")
+		require.Equal(t, 1, c.Stats().DeletesWaiting)
+		v, err = c.Get(ctx, "1")
+		require.NoError(t, err)
+		require.Equal(t, "anna", v, "it is forgotten here all the same, and loaded")
+
+		_, err = c.Get(ctx, "3")
+		require.NoError(t, err)
+		time.Sleep(10 * time.Millisecond)
+		loads := d.loads.Load()
+		_, err = c.Get(ctx, "4")
+		require.ErrorIs(t, err, ErrOverloaded)
+		require.ErrorIs(t, err, ErrUnavailable)
+		require.Equal(t, loads, d.loads.Load())
+
+		time.Sleep(patience + 2*cutTTL)
+		require.True(t, c.Stats().CutOff)
+		begun = time.Now()
+		for range 100 {
+			_, err = c.Get(ctx, "2") // its turn to be loaded, or else stale
+			require.NoError(t, err)
+		}
+		require.Positive(t, c.Stats().Loads)
+		require.Less(t, time.Since(begun), time.Second, "the breaker does not let everyone wait")
+
+		f.Clear()
+		time.Sleep(10 * time.Second)
+		require.Zero(t, c.Stats().DeletesWaiting)
+		require.False(t, c.Stats().CutOff)
+		v, err = other.Get(ctx, "1")
+		require.NoError(t, err)
+		require.Equal(t, "anna", v, "the delete was made up for")
+	})
+}
+
+func TestOutagePolicies(t *testing.T) {
+	for policy, want := range map[Outage]string{OutageLoad: "new", OutageStale: "old", OutageFail: "old"} {
+		redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+			ctx := t.Context()
+			f := &redistest.Faults{}
+			rdb := env.Client(f.Options)
+			d := newDB("1", "old")
+			c := open(t, rdb, d, Options{Outage: policy, Timeout: 100 * time.Millisecond, StaleFor: time.Hour, TTL: time.Second, Jitter: -1, NullTTL: time.Second})
+			time.Sleep(heartbeat)
+			_, err := c.Get(ctx, "1")
+			require.NoError(t, err)
+			d.set("1", "new")
+			f.Add(redistest.Rule{Do: redistest.RefuseDial, Times: -1})
+			f.Add(redistest.Rule{Do: redistest.CutBefore, Times: -1})
+			time.Sleep(2 * time.Second)
+			v, err := c.Get(ctx, "1")
+			require.NoError(t, err)
+			require.Equal(t, want, v, "policy %d", policy)
+			if policy == OutageFail {
+				_, err = c.Get(ctx, "2")
+				require.ErrorIs(t, err, ErrUnavailable)
+			}
+			f.Clear()
+			time.Sleep(2 * time.Second) // go-redis dials once more after too many failures
+		})
+	}
+}
+
+// What is lost on the way between two processes, without either's connection
+// breaking, is noticed by the numbers.
+func TestGapsAreNoticed(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+		ctx := t.Context()
+		d := newDB("1", "ann", "2", "bob")
+		prefix := redistest.Prefix(t)
+		a := open(t, env.Client(), d, Options{Prefix: prefix})
+		b := open(t, env.Client(), d, Options{Prefix: prefix})
+		time.Sleep(3 * heartbeat)
+		for _, k := range []string{"1", "2"} {
+			_, err := b.Get(ctx, k)
+			require.NoError(t, err)
+		}
+		gaps := b.Stats().Gaps
+
+		d.set("2", "bobby")
+		require.NoError(t, a.Delete(ctx, "2"))
+		time.Sleep(patience)
+		require.Equal(t, gaps, b.Stats().Gaps, "nothing was lost")
+		require.EqualValues(t, 1, b.Stats().Heard)
+
+		// The message of one delete goes astray.
+		d.set("1", "anna")
+		channel := a.remote.channel
+		a.remote.channel = "astray"
+		require.NoError(t, a.Delete(ctx, "1"))
+		a.remote.channel = channel
+		v, err := b.Get(ctx, "1")
+		require.NoError(t, err)
+		require.Equal(t, "ann", v, "b cannot know")
+		time.Sleep(patience)
+		require.Greater(t, b.Stats().Gaps, gaps)
+		v, err = b.Get(ctx, "1")
+		require.NoError(t, err)
+		require.Equal(t, "anna", v)
+	})
+}
+
+// A process that is gone is forgotten, and one that hears nothing knows it.
+func TestCutOff(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+		ctx := t.Context()
+		f := &redistest.Faults{}
+		rdb := env.Client(f.Options)
+		d, prefix := newDB("1", "ann"), redistest.Prefix(t)
+		a := open(t, env.Client(), d, Options{Prefix: prefix})
+		b := open(t, rdb, d, Options{Prefix: prefix})
+		time.Sleep(3 * heartbeat)
+		_, err := b.Get(ctx, "1")
+		require.NoError(t, err)
+
+		// b does not hear itself any more, nor what a deletes; all else works.
+		f.Add(redistest.Rule{Do: redistest.CutBefore, Match: "publish ", Times: -1})
+		a.remote.channel = "astray"
+		d.set("1", "anna")
+		require.NoError(t, a.Delete(ctx, "1"))
+		time.Sleep(patience + heartbeat)
+		require.True(t, b.Stats().CutOff)
+		v, err := b.Get(ctx, "1")
+		require.NoError(t, err)
+		require.Equal(t, "anna", v)
+		e, ok, err := b.Peek(ctx, "1")
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.Equal(t, Local, e.Level)
+		d.set("1", "annika")
+		require.NoError(t, a.Delete(ctx, "1"))
+		time.Sleep(cutTTL)
+		v, err = b.Get(ctx, "1")
+		require.NoError(t, err)
+		require.Equal(t, "annika", v, "nothing is kept longer than a second")
+		f.Clear()
+	})
+}

@@ -1,0 +1,338 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillway-go/spillway/internal/redistest"
+)
+
+func TestGetMany(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := t.Context()
+		var batches, loads atomic.Int64
+		src := Source[int, string]{
+			LoadMany: func(_ context.Context, keys []int) (map[int]string, error) {
+				batches.Add(1)
+				loads.Add(int64(len(keys)))
+				found := map[int]string{}
+				for _, k := range keys {
+					if k%10 != 0 {
+						found[k] = fmt.Sprint("v", k)
+					}
+				}
+				return found, nil
+			},
+		}
+		prefix := redistest.Prefix(t)
+		a, b := openSource(t, rdb, src, Options{Prefix: prefix}), openSource(t, rdb, src, Options{Prefix: prefix})
+		connected(t, a, b)
+		var keys []int
+		for k := range 100 {
+			keys = append(keys, k, k)
+		}
+		for _, c := range []*Cache[int, string]{a, b, a} {
+			got, err := c.GetMany(ctx, keys)
+			require.NoError(t, err)
+			require.Len(t, got, 90)
+			require.Equal(t, "v11", got[11])
+		}
+		require.EqualValues(t, 1, batches.Load(), "one LoadMany")
+		require.EqualValues(t, 100, loads.Load())
+		v, err := b.Get(ctx, 1000001)
+		require.NoError(t, err)
+		require.Equal(t, "v1000001", v, "Get makes do with LoadMany")
+	})
+}
+
+func TestGetManyFails(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := t.Context()
+		boom := errors.New("boom")
+		c := openSource(t, rdb, Source[string, string]{Load: func(_ context.Context, k string) (string, error) {
+			if k == "bad" {
+				return "", boom
+			}
+			return k, nil
+		}}, Options{})
+		got, err := c.GetMany(ctx, []string{"a", "bad", "b"})
+		var batch *BatchError[string]
+		require.ErrorAs(t, err, &batch)
+		require.ErrorIs(t, err, boom)
+		require.Len(t, batch.Errors, 1)
+		require.ErrorIs(t, batch.Errors["bad"], ErrLoad)
+		require.Equal(t, map[string]string{"a": "a", "b": "b"}, got)
+		require.ErrorContains(t, err, "1 keys failed")
+	})
+}
+
+// Overlapping batches and single Gets of two processes: each key is loaded once.
+func TestGetManyShares(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		var mu sync.Mutex
+		loaded := map[int]int{}
+		src := Source[int, int]{LoadMany: func(_ context.Context, keys []int) (map[int]int, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			found := map[int]int{}
+			for _, k := range keys {
+				loaded[k]++
+				found[k] = -k
+			}
+			return found, nil
+		}}
+		prefix := redistest.Prefix(t)
+		var wg sync.WaitGroup
+		for i := range 2 {
+			c := openSource(t, rdb, src, Options{Prefix: prefix, LoadTimeout: time.Minute}) // a slow machine outlives no lease
+			for j := range 20 {
+				wg.Go(func() {
+					var keys []int
+					for k := range 50 {
+						keys = append(keys, 10*j+k)
+					}
+					got, err := c.GetMany(t.Context(), keys)
+					if err != nil || len(got) != 50 {
+						t.Error(len(got), err)
+					}
+					if v, err := c.Get(t.Context(), 13*i*j); err != nil || v != -13*i*j {
+						t.Error(v, err)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		for k, n := range loaded {
+			require.Equal(t, 1, n, "key %d", k)
+		}
+	})
+}
+
+// Keys that are kept warm are never waited for, and never old for long.
+func TestWarmKeysNeverMiss(t *testing.T) {
+	for _, local := range []bool{false, true} {
+		redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+			ctx, stop := context.WithCancel(t.Context())
+			var rdb redis.UniversalClient
+			if !local {
+				rdb = env.Client()
+			}
+			var version atomic.Int64
+			c := openSource(t, rdb, Source[string, int64]{Load: func(ctx context.Context, _ string) (int64, error) {
+				v := version.Add(1)
+				sleep(ctx, 300*time.Millisecond)
+				return v, nil
+			}}, Options{TTL: 10 * time.Second, LocalTTL: 10 * time.Second, EarlyRefresh: -1})
+			require.ErrorIs(t, c.RunWarm(ctx, 6*time.Second, nil), ErrInvalid)
+			time.Sleep(heartbeat)
+			ended := make(chan error)
+			go func() {
+				ended <- c.RunWarm(ctx, 5*time.Second, func(context.Context) ([]string, error) { return []string{"star"}, nil })
+			}()
+			time.Sleep(time.Second)
+			for range 3000 {
+				begun := time.Now()
+				_, err := c.Get(ctx, "star")
+				require.NoError(t, err)
+				require.Zero(t, time.Since(begun))
+				time.Sleep(100 * time.Millisecond)
+			}
+			require.InDelta(t, 60, version.Load(), 3)
+			stop()
+			require.NoError(t, <-ended)
+		})
+	}
+}
+
+// What is warmed never replaces what was written while it was loaded.
+func TestWarmYieldsToWriters(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+		ctx, stop := context.WithCancel(t.Context())
+		d := newDB("1", "old")
+		d.block = make(chan struct{})
+		c := open(t, env.Client(), d, Options{})
+		time.Sleep(heartbeat)
+		ended := make(chan error)
+		go func() {
+			ended <- c.RunWarm(ctx, time.Minute, func(context.Context) ([]string, error) { return []string{"1"}, nil })
+		}()
+		synctest.Wait()
+		require.EqualValues(t, 1, d.loads.Load())
+		require.NoError(t, c.Set(ctx, "1", "new"))
+		close(d.block)
+		synctest.Wait()
+		require.Equal(t, "new", get(t, c, "1"))
+		require.NoError(t, c.Delete(ctx, "1"))
+		d.set("1", "new")
+		require.Equal(t, "new", get(t, c, "1"))
+		stop()
+		require.NoError(t, <-ended)
+	})
+}
+
+func TestGuard(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+		ctx, stop := context.WithCancel(t.Context())
+		d := newDB()
+		for i := range 1000 {
+			d.set(fmt.Sprint(i), "x")
+		}
+		prefix := redistest.Prefix(t)
+		opts := Options{Prefix: prefix, Guard: 1000, NullTTL: -1}
+		c, other := open(t, env.Client(), d, opts), open(t, env.Client(), d, opts)
+		time.Sleep(2 * heartbeat)
+		require.ErrorIs(t, c.RunGuard(ctx, 0, nil), ErrInvalid)
+		scans := make(chan struct{}, 100)
+		ended := make(chan error)
+		go func() {
+			ended <- c.RunGuard(ctx, time.Minute, func(context.Context) iter.Seq2[string, error] {
+				scans <- struct{}{}
+				return func(yield func(string, error) bool) {
+					d.mu.Lock()
+					defer d.mu.Unlock()
+					for k := range d.rows {
+						if !yield(k, nil) {
+							return
+						}
+					}
+				}
+			})
+		}()
+		synctest.Wait()
+		passed := 0
+		for i := range 1000 {
+			require.Equal(t, "x", get(t, c, fmt.Sprint(i)), "no key that exists is excluded")
+			before := d.loads.Load()
+			_, err := c.Get(ctx, fmt.Sprint("no", i))
+			require.ErrorIs(t, err, ErrNotFound)
+			passed += int(d.loads.Load() - before)
+		}
+		require.Less(t, passed, 40, "one in a hundred")
+
+		// Made by another process, which says so in either way.
+		d.set("new1", "x")
+		require.NoError(t, other.Delete(ctx, "new1"))
+		require.NoError(t, other.Set(ctx, "new2", "x"))
+		synctest.Wait()
+		require.Equal(t, "x", get(t, c, "new1"))
+		require.Equal(t, "x", get(t, c, "new2"))
+
+		// A gap: everything passes, until it is rebuilt.
+		d.set("new3", "x")
+		c.gap()
+		require.Equal(t, "x", get(t, c, "new3"))
+		time.Sleep(2 * time.Second)
+		require.Len(t, scans, 2)
+		guarded := c.Stats().Guarded
+		_, err := c.Get(ctx, "no1")
+		require.ErrorIs(t, err, ErrNotFound)
+		require.Equal(t, guarded+1, c.Stats().Guarded)
+		stop()
+		require.NoError(t, <-ended)
+	})
+}
+
+// A sink that remembers what it got, in order.
+type ledger struct {
+	mu    sync.Mutex
+	got   map[string][]int
+	fails int
+}
+
+func (l *ledger) Store(_ context.Context, batch []Write[string, int]) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fails > 0 {
+		l.fails--
+		return errors.New("the store is down")
+	}
+	for _, w := range batch {
+		l.got[w.Key] = append(l.got[w.Key], w.Value)
+	}
+	return nil
+}
+
+func TestWriteBehind(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+		ctx, stop := context.WithCancel(t.Context())
+		l := &ledger{got: map[string][]int{}, fails: 3}
+		var loads atomic.Int64
+		c := openSource(t, env.Client(), Source[string, int]{Load: func(context.Context, string) (int, error) {
+			loads.Add(1)
+			return 0, ErrNotFound
+		}}, Options{Pending: 5, TTL: time.Second})
+		ended := make(chan error)
+		go func() { ended <- c.RunWriteBehind(ctx, l) }()
+		synctest.Wait()
+		require.ErrorIs(t, c.RunWriteBehind(ctx, l), ErrInvalid)
+		for i := range 200 {
+			require.NoError(t, c.WriteBehind(ctx, fmt.Sprint("k", i%5), i))
+			time.Sleep(7 * time.Millisecond)
+		}
+		v, err := c.Get(ctx, "k4")
+		require.NoError(t, err)
+		require.Equal(t, 199, v)
+		stop()
+		require.NoError(t, <-ended)
+		for k, values := range l.got {
+			require.IsIncreasing(t, values, k)
+			require.GreaterOrEqual(t, values[len(values)-1], 195)
+			require.Less(t, len(values), 30, "in batches")
+		}
+		require.Len(t, l.got, 5)
+
+		// Nobody stores: bounded, and this process knows what waits although Redis
+		// has forgotten it.
+		ctx = t.Context()
+		for i := range 5 {
+			require.NoError(t, c.WriteBehind(ctx, fmt.Sprint("w", i), i))
+		}
+		require.ErrorIs(t, c.WriteBehind(ctx, "w5", 5), ErrOverloaded)
+		time.Sleep(time.Minute)
+		v, err = c.Get(ctx, "w3")
+		require.NoError(t, err)
+		require.Equal(t, 3, v)
+		require.Zero(t, loads.Load())
+		require.Equal(t, 5, c.Stats().WritesWaiting)
+	})
+}
+
+func TestDeleteTwice(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+		ctx := t.Context()
+		d := newDB("1", "old")
+		src := d.source()
+		c := openSource(t, env.Client(), src, Options{Pending: 2})
+		time.Sleep(heartbeat)
+		require.ErrorIs(t, c.DeleteTwice(ctx, 0, "1"), ErrInvalid)
+		require.NoError(t, c.DeleteTwice(ctx, time.Second, "1"))
+		require.Equal(t, "old", get(t, c, "1"), "the replica lags")
+		d.set("1", "new")
+		time.Sleep(900 * time.Millisecond)
+		require.Equal(t, "old", get(t, c, "1"))
+		time.Sleep(200 * time.Millisecond)
+		require.Equal(t, "new", get(t, c, "1"))
+
+		require.NoError(t, c.DeleteTwice(ctx, time.Hour, "1", "2"))
+		require.ErrorIs(t, c.DeleteTwice(ctx, time.Hour, "3"), ErrOverloaded)
+
+		var later []string
+		src.Later = func(_ context.Context, after time.Duration, keys []string) error {
+			later = append(later, fmt.Sprint(after, keys))
+			return nil
+		}
+		q := openSource(t, env.Client(), src, Options{})
+		require.NoError(t, q.DeleteTwice(ctx, time.Second, "1", "2"))
+		require.Equal(t, []string{"1s [1 2]"}, later)
+	})
+}

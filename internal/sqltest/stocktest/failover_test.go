@@ -1,0 +1,287 @@
+package stocktest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillway-go/spillway/internal/redistest"
+	"github.com/spillway-go/spillway/internal/sqltest"
+	"github.com/spillway-go/spillway/stock"
+	"github.com/spillway-go/spillway/stock/stocksql"
+)
+
+// A site is a Redis that has a failover.
+type site struct {
+	rdb    redis.UniversalClient
+	master func() *redistest.Proc
+	kill   func()
+}
+
+func sites(t *testing.T, f func(t *testing.T, s site)) {
+	t.Run("Sentinel", func(t *testing.T) {
+		s := redistest.Sentinel(t)
+		f(t, site{s.Client(), s.Master, func() { s.KillMaster() }})
+	})
+	t.Run("Cluster", func(t *testing.T) {
+		c := redistest.Cluster(t, 3, 1)
+		key := "{" + sale + "}"
+		f(t, site{c.Client(), func() *redistest.Proc { return c.MasterOf(key) }, func() { c.KillMaster(key) }})
+	})
+}
+
+// awaitReplica waits until a replica has what the master has: one that was never in
+// sync does not take over.
+func awaitReplica(t *testing.T, master *redistest.Proc) {
+	t.Helper()
+	rdb := master.Client()
+	require.Eventually(t, func() bool {
+		if err := rdb.Publish(t.Context(), "any", "write").Err(); err != nil {
+			return false
+		}
+		info, err := rdb.Info(t.Context(), "replication").Result()
+		if err != nil || !strings.Contains(info, "state=online") {
+			return false
+		}
+		n, err := rdb.Wait(t.Context(), 1, time.Second).Result()
+		return err == nil && n == 1
+	}, 30*time.Second, 10*time.Millisecond, "no replica in sync")
+}
+
+// cutReplica stops the replication of a master, for good.
+func cutReplica(t *testing.T, master *redistest.Proc) {
+	t.Helper()
+	rdb := master.Client()
+	require.NoError(t, rdb.Do(t.Context(), "acl", "setuser", "default", "-psync", "-sync").Err())
+	require.NoError(t, rdb.Do(t.Context(), "client", "kill", "type", "replica").Err())
+}
+
+// buyers place orders until they are stopped, and remember what they were told.
+type buyers struct {
+	a     *stock.Activity
+	n     atomic.Int64
+	mu    sync.Mutex
+	acked map[string]time.Time
+	wg    sync.WaitGroup
+	stop  context.CancelFunc
+}
+
+func startBuyers(t *testing.T, a *stock.Activity) *buyers {
+	ctx, stop := context.WithCancel(t.Context())
+	b := &buyers{a: a, acked: map[string]time.Time{}, stop: stop}
+	t.Cleanup(func() { stop(); b.wg.Wait() })
+	for range 8 {
+		b.wg.Go(func() {
+			for ctx.Err() == nil {
+				id := fmt.Sprint("o", b.n.Add(1))
+				ref := stock.Ref{ID: id, User: "user of " + id}
+				// Pots sell out on the way; what there is else goes on.
+				order := stock.Order{ID: id, User: ref.User, Items: []stock.Item{{SKU: "tea", Qty: 1}, {SKU: "cup", Qty: 2}, {SKU: "pot", Qty: 1}}, Partial: true}
+				place := a.Reserve
+				if b.n.Load()%2 == 0 {
+					place = a.Deduct
+				}
+				if _, err := place(ctx, order); err != nil {
+					pause(ctx, 5*time.Millisecond)
+					continue
+				}
+				b.mu.Lock()
+				b.acked[id] = time.Now()
+				b.mu.Unlock()
+				if b.n.Load()%3 == 0 {
+					_, _ = a.Confirm(ctx, ref) // one that fails leaves a hold
+				}
+				pause(ctx, time.Millisecond)
+			}
+		})
+	}
+	return b
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+func (b *buyers) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.acked)
+}
+
+// more waits until n further orders were acknowledged.
+func (b *buyers) more(t *testing.T, n int) {
+	t.Helper()
+	from := b.count()
+	require.Eventually(t, func() bool { return b.count() >= from+n }, 60*time.Second, 5*time.Millisecond, "the sale does not go on")
+}
+
+// A running is a RunJournal.
+type running struct {
+	stop  context.CancelFunc
+	ended chan error
+}
+
+func run(t *testing.T, a *stock.Activity, sink stock.Sink) *running {
+	ctx, stop := context.WithCancel(t.Context())
+	r := &running{stop, make(chan error, 1)}
+	go func() { r.ended <- a.RunJournal(ctx, sink) }()
+	t.Cleanup(stop)
+	return r
+}
+
+// supervise is what a program does that does not wait for an operator.
+func supervise(t *testing.T, a *stock.Activity, store *stocksql.Store, lost *[]stock.Op) *running {
+	ctx, stop := context.WithCancel(t.Context())
+	r := &running{stop, make(chan error, 1)}
+	go func() {
+		for {
+			err := a.RunJournal(ctx, store)
+			if !errors.Is(err, stock.ErrForked) {
+				r.ended <- err
+				return
+			}
+			undone, err := a.Rebuild(ctx, store)
+			if err != nil {
+				t.Logf("Rebuild: %v", err)
+			}
+			*lost = append(*lost, undone...)
+		}
+	}()
+	t.Cleanup(stop)
+	return r
+}
+
+func (r *running) end() error {
+	r.stop()
+	return <-r.ended
+}
+
+// The master dies during a sale. SQL never has more sold than there was; where it has
+// what the new master lacks, that is noticed, although newer entries lie beyond the
+// checkpoint, and Rebuild resumes the sale.
+func TestFailover(t *testing.T) {
+	for _, lagging := range []bool{false, true} {
+		t.Run(fmt.Sprintf("lagging=%v", lagging), func(t *testing.T) {
+			t.Parallel()
+			sites(t, func(t *testing.T, s site) { failover(t, s, lagging) })
+		})
+	}
+}
+
+func failover(t *testing.T, s site, lagging bool) {
+	ctx := t.Context()
+	db := sqltest.SQLite(t)
+	store := newStore(t, db)
+	loaded := map[string]int64{"tea": 100_000, "cup": 100_000, "pot": 500}
+	a, err := stock.New(s.rdb, sale, stock.Options{Linger: linger})
+	require.NoError(t, err)
+	require.NoError(t, a.Load(ctx, loaded))
+	awaitReplica(t, s.master())
+	b := startBuyers(t, a)
+	var lost []stock.Op
+	journal := supervise(t, a, store, &lost)
+	b.more(t, 300)
+	before := ""
+	if lagging {
+		cutReplica(t, s.master())
+		// SQL takes in what the replica does not hear of.
+		b.more(t, 300)
+		at, err := store.Checkpoint(ctx, sale)
+		require.NoError(t, err)
+		require.NotEmpty(t, at)
+		require.NoError(t, journal.end())
+		before, err = store.Checkpoint(ctx, sale)
+		require.NoError(t, err)
+		b.more(t, 100)
+	}
+	inSQL := orders(t, db)
+	began := time.Now()
+	s.kill()
+	if lagging {
+		// The sale goes on, on an older state, with newer ids.
+		b.more(t, 100)
+		info, err := a.Inspect(ctx)
+		require.NoError(t, err)
+		require.Empty(t, info.Forked)
+		require.Greater(t, info.LastEntry, before, "newer entries lie beyond the checkpoint")
+		journal = run(t, a, store)
+		require.ErrorIs(t, <-journal.ended, stock.ErrForked)
+		_, err = a.Deduct(ctx, stock.Order{ID: "x", User: "x", Items: []stock.Item{{SKU: "tea", Qty: 1}}})
+		require.ErrorIs(t, err, stock.ErrHalted)
+		require.NoError(t, a.Resume(ctx))
+		_, err = a.Deduct(ctx, stock.Order{ID: "x", User: "x", Items: []stock.Item{{SKU: "tea", Qty: 1}}})
+		require.ErrorIs(t, err, stock.ErrHalted, "Resume is not enough")
+		_, err = a.Reconcile(ctx, store)
+		require.ErrorIs(t, err, stock.ErrForked)
+		require.Equal(t, inSQL, orders(t, db), "what came after the fork is not in SQL")
+		lost, err = a.Rebuild(ctx, store)
+		require.NoError(t, err)
+		require.NotEmpty(t, lost, "pots were sold again that SQL had sold")
+		journal = run(t, a, store)
+	}
+	b.more(t, 300)
+	took := time.Since(began)
+	d, err := a.Reconcile(ctx, store)
+	require.NoError(t, err)
+	require.True(t, d.None(), "%+v", d)
+	b.stop()
+	b.wg.Wait()
+	awaitSunk(t, a, store)
+	require.NoError(t, journal.end())
+
+	levels, err := a.Stock(ctx)
+	require.NoError(t, err)
+	inRedis := map[string]units{}
+	for sku, l := range levels {
+		inRedis[sku] = units{l.Left, l.Reserved, l.Sold}
+		require.Equal(t, loaded[sku], l.Left+l.Reserved+l.Sold)
+	}
+	for _, f := range judgeLevels(readRows(t, db), inRedis, readLevels(t, db)) {
+		t.Error(f)
+	}
+	now := orders(t, db)
+	for id := range inSQL {
+		require.Contains(t, now, id, "what SQL had stays")
+	}
+	gone := 0
+	for id := range b.acked {
+		if !now[id] {
+			gone++
+		}
+		// Redis has the order if SQL has it, and so a retry is told the same.
+		_, err := a.Lookup(ctx, stock.Ref{ID: id, User: "user of " + id})
+		if now[id] {
+			require.NoError(t, err, id)
+		} else {
+			require.ErrorIs(t, err, stock.ErrNotFound, id)
+		}
+	}
+	if !lagging {
+		require.LessOrEqual(t, gone, 64, "a replica that keeps up loses what is on its way")
+	}
+	t.Logf("%d orders acknowledged, %d of them lost, %d ops undone by Rebuild; %v from the kill until the sale went on",
+		len(b.acked), gone, len(lost), took.Round(time.Millisecond))
+}
+
+// orders returns the orders that SQL has.
+func orders(t *testing.T, db sqltest.Database) map[string]bool {
+	t.Helper()
+	ids := map[string]bool{}
+	for _, l := range readRows(t, db) {
+		if l.Kind == "deduct" || l.Kind == "reserve" {
+			ids[l.Order] = true
+		}
+	}
+	return ids
+}

@@ -1,0 +1,256 @@
+package stocktest
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillway-go/spillway/internal/chaos"
+	"github.com/spillway-go/spillway/internal/redistest"
+	"github.com/spillway-go/spillway/internal/sqldb"
+	"github.com/spillway-go/spillway/internal/sqltest"
+	"github.com/spillway-go/spillway/stock"
+	"github.com/spillway-go/spillway/stock/stocksql"
+)
+
+func TestMain(m *testing.M) {
+	chaos.Main(sqltest.Tests{M: m}, map[string]chaos.Job{"journal": runJournal})
+}
+
+const (
+	sale   = "sale"
+	linger = 5 * time.Millisecond
+)
+
+// A journaler is the config of a process that brings the journal into SQL.
+type journaler struct {
+	Addr, Prefix, Driver, DSN string
+	Dialect                   sqldb.Dialect
+	Naive                     bool // takes the sink that the oracle has to catch
+}
+
+// runJournal is the job of such a process. It reports each batch.
+func runJournal(ctx context.Context, w *chaos.Worker) error {
+	var c journaler
+	if err := w.Config(&c); err != nil {
+		return err
+	}
+	db, err := sql.Open(c.Driver, c.DSN)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	store, err := stocksql.New(db, c.Dialect)
+	if err != nil {
+		return err
+	}
+	rdb := redis.NewClient(&redis.Options{Addr: c.Addr})
+	defer rdb.Close()
+	a, err := stock.New(rdb, sale, stock.Options{
+		Prefix: c.Prefix, Linger: linger, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	})
+	if err != nil {
+		return err
+	}
+	var sink stock.Sink = reporting{store, w}
+	if c.Naive {
+		sink = reporting{naive{store, db}, w}
+	}
+	return a.RunJournal(ctx, sink)
+}
+
+// reporting tells the parent of every batch, before and after it is applied.
+type reporting struct {
+	stock.Sink
+	w *chaos.Worker
+}
+
+func (r reporting) Apply(ctx context.Context, journal, from string, batch []stock.Entry) error {
+	if err := r.w.Report(len(batch)); err != nil {
+		return err
+	}
+	err := r.Sink.Apply(ctx, journal, from, batch)
+	return errors.Join(err, r.w.Report(-len(batch)))
+}
+
+// naive brings the journal into SQL as one would at first: rows, then checkpoint.
+type naive struct {
+	*stocksql.Store
+	db *sql.DB
+}
+
+func (n naive) Apply(ctx context.Context, journal, from string, batch []stock.Entry) error {
+	for _, e := range batch {
+		for _, l := range linesOf(e) {
+			if _, err := n.db.ExecContext(ctx, `INSERT INTO naive (entry, kind, order_id, user_id, sku, qty, reason) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+				e.ID, l.Kind, l.Order, l.User, l.SKU, l.Qty, l.Reason); err != nil {
+				return err
+			}
+		}
+	}
+	pause(ctx, 50*time.Millisecond) // as a database on another machine takes
+	_, err := n.db.ExecContext(ctx, `UPDATE spillway_stock_journal SET position = ?`, batch[len(batch)-1].ID)
+	return err
+}
+
+// A keeper is a sink that takes nothing, so that the journal stays whole.
+type keeper struct{ stop func() }
+
+func (keeper) Name() string { return "keeper" }
+
+func (k keeper) Checkpoint(context.Context, string) (string, error) { return "", nil }
+
+func (k keeper) Apply(context.Context, string, string, []stock.Entry) error {
+	k.stop()
+	return errors.New("no")
+}
+
+// open loads a sale whose journal is kept whole.
+func open(t *testing.T, rdb redis.UniversalClient, prefix string, opts stock.Options, loaded map[string]int64) *stock.Activity {
+	t.Helper()
+	opts.Prefix = prefix
+	if opts.Linger == 0 {
+		opts.Linger = linger
+	}
+	a, err := stock.New(rdb, sale, opts)
+	require.NoError(t, err)
+	require.NoError(t, a.Load(t.Context(), loaded))
+	ctx, stop := context.WithCancel(t.Context())
+	require.NoError(t, a.RunJournal(ctx, keeper{stop}))
+	return a
+}
+
+// newStore returns a store on the database, with its tables.
+func newStore(t testing.TB, db sqltest.Database) *stocksql.Store {
+	t.Helper()
+	require.NoError(t, stocksql.Migrate(t.Context(), db.DB, db.Dialect))
+	require.NoError(t, stocksql.Migrate(t.Context(), db.DB, db.Dialect), "again")
+	s, err := stocksql.New(db.DB, db.Dialect)
+	require.NoError(t, err)
+	return s
+}
+
+// sell places orders from several goroutines, and pays, cancels or forgets them, until
+// ctx ends or each goroutine has made n.
+func sell(ctx context.Context, a *stock.Activity, goroutines, n int, name string) error {
+	var wg sync.WaitGroup
+	errs := make([]error, goroutines)
+	for g := range goroutines {
+		wg.Go(func() {
+			for i := 0; i < n && ctx.Err() == nil && errs[g] == nil; i++ {
+				errs[g] = sellOne(ctx, a, fmt.Sprintf("%s-%d-%d", name, g, i))
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func sellOne(ctx context.Context, a *stock.Activity, id string) error {
+	ref := stock.Ref{ID: id, User: "user of " + id}
+	place := a.Deduct
+	if rand.IntN(2) == 0 {
+		place = a.Reserve
+	}
+	items := []stock.Item{{SKU: []string{"tea", "cup"}[rand.IntN(2)], Qty: 1 + rand.Int64N(3)}}
+	if rand.IntN(4) == 0 {
+		items = []stock.Item{{SKU: "cup", Qty: 1}, {SKU: "tea", Qty: 1}}
+	}
+	_, err := place(ctx, stock.Order{ID: id, User: ref.User, Items: items, Partial: rand.IntN(4) == 0})
+	if err != nil {
+		return unless(ctx, err, stock.ErrInsufficient)
+	}
+	switch rand.IntN(4) {
+	case 0:
+		_, err = a.Confirm(ctx, ref)
+	case 1:
+		_, err = a.Cancel(ctx, ref, "no money")
+	}
+	return unless(ctx, err, stock.ErrExpired)
+}
+
+// unless returns err if it is not what may happen: allowed, or the end of ctx.
+func unless(ctx context.Context, err, allowed error) error {
+	if ctx.Err() == nil && !errors.Is(err, allowed) {
+		return err
+	}
+	return nil
+}
+
+// Two processes bring one journal into SQL, and are killed again and again.
+func TestKilledJournals(t *testing.T) {
+	kills, orders := 8, 150
+	if os.Getenv("SPILLWAY_SOAK") == "1" {
+		kills, orders = 100, 5000
+	}
+	sqltest.Each(t, func(t *testing.T, db sqltest.Database) {
+		store := newStore(t, db)
+		p := redistest.Server(t)
+		prefix := redistest.Prefix(t)
+		a := open(t, p.Client(), prefix, stock.Options{Hold: 200 * time.Millisecond}, map[string]int64{"tea": 2000, "cup": 1 << 40})
+		runCtx, stop := context.WithCancel(t.Context())
+		var background sync.WaitGroup
+		background.Go(func() { _ = a.Run(runCtx) })
+		t.Cleanup(func() { stop(); background.Wait() })
+
+		config := journaler{Addr: p.Addr(), Prefix: prefix, Dialect: db.Dialect}
+		config.Driver, config.DSN = db.Names()
+		sold := make(chan error, 1)
+		go func() { sold <- sell(t.Context(), a, 8, orders, "o") }()
+		batches := 0
+		for range kills {
+			// Both work at once; one is killed at a random point of its work.
+			var ps [2]*chaos.Process
+			reports := make(chan int, 1<<16)
+			for i := range ps {
+				ps[i] = chaos.Start(t, "journal", config, func(n int) {
+					if i == 0 {
+						reports <- n
+					}
+				})
+			}
+			for range 1 + rand.IntN(4) {
+				select {
+				case <-reports:
+					batches++
+				case <-time.After(300 * time.Millisecond): // the other one is faster, or nothing is left
+				}
+			}
+			ps[0].Kill()
+			ps[1].Kill()
+		}
+		require.NoError(t, <-sold)
+		require.Eventually(t, func() bool {
+			info, err := a.Inspect(t.Context())
+			return err == nil && info.OpenHolds == 0
+		}, 20*time.Second, 10*time.Millisecond)
+		last := chaos.Start(t, "journal", config, func(int) {})
+		awaitSunk(t, a, store)
+		require.NoError(t, last.Stop())
+		e := collect(t, a, db)
+		for _, f := range judge(e) {
+			t.Error(f)
+		}
+		t.Logf("%d rows, %d batches of processes that were killed", len(e.rows), batches)
+	})
+}
+
+// awaitSunk waits until SQL has the whole journal.
+func awaitSunk(t *testing.T, a *stock.Activity, store *stocksql.Store) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		info, err := a.Inspect(t.Context())
+		at, err2 := store.Checkpoint(t.Context(), sale)
+		return err == nil && err2 == nil && info.LastEntry == at
+	}, 60*time.Second, 10*time.Millisecond, "the journal does not get into SQL")
+}
