@@ -112,11 +112,8 @@ func (c *Cache[K, V]) RunGuard(ctx context.Context, every time.Duration, keys fu
 		}
 		pause := every
 		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
 			pause = min(every, time.Second)
-			if !errors.Is(err, errDistrusted) {
+			if ctx.Err() == nil && !errors.Is(err, errDistrusted) {
 				c.opts.Logger.Warn("cache: the guard was not rebuilt", "cache", c.name, "error", err)
 			}
 		}

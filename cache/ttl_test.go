@@ -75,7 +75,7 @@ func TestNullTTL(t *testing.T) {
 			}
 			require.Equal(t, want, d.loads.Load())
 			require.NoError(t, c.Set(t.Context(), "1", ""))
-			require.Equal(t, "", get(t, c, "1"), "the empty value is a value")
+			require.Empty(t, get(t, c, "1"), "the empty value is a value")
 		})
 	}
 }

@@ -108,8 +108,9 @@ func costHeldElsewhere(t *testing.T, row cost) {
 			asks, rdb := &trips{}, b.Client()
 			rdb.AddHook(asks)
 			got := make(chan *Lease)
+			waiting := open(t, rdb, opts)
 			go func() {
-				_, s, _ := open(t, rdb, opts).Lock(t.Context(), "a")
+				_, s, _ := waiting.Lock(t.Context(), "a")
 				got <- s
 			}()
 			synctest.Wait()

@@ -2,6 +2,7 @@ package lock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -46,7 +47,7 @@ func TestAnUnlockThatFailedIsTriedOn(t *testing.T) {
 							got <- s
 						}()
 						synctest.Wait()
-						if want == ErrUnavailable {
+						if errors.Is(want, ErrUnavailable) {
 							away(t, l, f)
 						} else {
 							f.Add(redistest.Rule{Do: redistest.CutBefore, Times: -1})

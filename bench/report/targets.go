@@ -46,6 +46,7 @@ var targets = []target{
 	{work: "Code", impl: "hashids", than: "spillway", unit: "CPU-ns/op", atLeast: 10},
 	{work: "Redirect", impl: "spillway", than: "bare-net-http", unit: "ops/s", atLeast: 0.8},
 	{work: "CounterMemory", impl: "spillway", unit: "B/object", atMost: 160},
+	{work: "CounterMemory", impl: "spillway-packed", unit: "B/object", atMost: 26},
 
 	{work: "LockUncontended", impl: "spillway", than: "redislock", unit: "ops/s", atLeast: 0.6},
 	{work: "LockUncontended", impl: "spillway-linger", than: "redislock", unit: "ops/s", atLeast: 20},
