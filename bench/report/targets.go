@@ -77,7 +77,6 @@ var targets = []target{
 	{work: "LimiterDenied", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 100},
 	{work: "LimiterMulti", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 2},
 	{work: "LimiterLocal", impl: "spillway", param: "goroutines=64", than: "x-time-rate", unit: "ops/s", atLeast: 1.5},
-	{work: "CounterMemory", impl: "spillway-packed", unit: "B/object", atMost: 26},
 }
 
 func (t target) String() string {
