@@ -26,16 +26,29 @@ type site struct {
 	kill   func()
 }
 
-func sites(t *testing.T, f func(t *testing.T, s site)) {
-	t.Run("Sentinel", func(t *testing.T) {
-		s := redistest.Sentinel(t)
-		f(t, site{s.Client(), s.Master, func() { s.KillMaster() }})
-	})
-	t.Run("Cluster", func(t *testing.T) {
-		c := redistest.Cluster(t, 3, 1)
-		key := "{" + sale + "}"
-		f(t, site{c.Client(), func() *redistest.Proc { return c.MasterOf(key) }, func() { c.KillMaster(key) }})
-	})
+// sites runs f on either kind. f reports false if the failover was not the one that it
+// wanted, as happens on a machine so busy that a master seems dead before it is
+// killed: then it gets another site.
+func sites(t *testing.T, f func(t *testing.T, s site) bool) {
+	for name, start := range map[string]func(t *testing.T) site{
+		"Sentinel": func(t *testing.T) site {
+			s := redistest.Sentinel(t)
+			return site{s.Client(), s.Master, func() { s.KillMaster() }}
+		},
+		"Cluster": func(t *testing.T) site {
+			c := redistest.Cluster(t, 3, 1)
+			key := "{" + sale + "}"
+			return site{c.Client(), func() *redistest.Proc { return c.MasterOf(key) }, func() { c.KillMaster(key) }}
+		},
+	} {
+		as := false
+		for tries := 0; !as && tries < 3 && !t.Failed(); tries++ {
+			t.Run(name, func(t *testing.T) { as = f(t, start(t)) })
+		}
+		if !as && !t.Failed() {
+			t.Errorf("%s: no failover in three was the one that was wanted", name)
+		}
+	}
 }
 
 // awaitReplica waits until a replica has what the master has: one that was never in
@@ -174,12 +187,12 @@ func TestFailover(t *testing.T) {
 	for _, lagging := range []bool{false, true} {
 		t.Run(fmt.Sprintf("lagging=%v", lagging), func(t *testing.T) {
 			t.Parallel()
-			sites(t, func(t *testing.T, s site) { failover(t, s, lagging) })
+			sites(t, func(t *testing.T, s site) bool { return failover(t, s, lagging) })
 		})
 	}
 }
 
-func failover(t *testing.T, s site, lagging bool) {
+func failover(t *testing.T, s site, lagging bool) bool {
 	ctx := t.Context()
 	db := sqltest.SQLite(t)
 	store := newStore(t, db)
@@ -196,10 +209,13 @@ func failover(t *testing.T, s site, lagging bool) {
 	if lagging {
 		cutReplica(t, s.master())
 		// SQL takes in what the replica does not hear of.
-		b.more(t, 300)
-		at, err := store.Checkpoint(ctx, sale)
+		info, err := a.Inspect(ctx)
 		require.NoError(t, err)
-		require.NotEmpty(t, at)
+		b.more(t, 300)
+		require.Eventually(t, func() bool {
+			at, err := store.Checkpoint(ctx, sale)
+			return err == nil && at > info.LastEntry
+		}, time.Minute, 10*time.Millisecond, "SQL does not keep up")
 		require.NoError(t, journal.end())
 		before, err = store.Checkpoint(ctx, sale)
 		require.NoError(t, err)
@@ -211,12 +227,23 @@ func failover(t *testing.T, s site, lagging bool) {
 	if lagging {
 		// The sale goes on, on an older state, with newer ids.
 		b.more(t, 100)
+		if has(t, a, before) {
+			t.Log("the new master was not behind: again")
+			b.stop()
+			b.wg.Wait()
+			return false
+		}
 		info, err := a.Inspect(ctx)
 		require.NoError(t, err)
 		require.Empty(t, info.Forked)
 		require.Greater(t, info.LastEntry, before, "newer entries lie beyond the checkpoint")
 		journal = run(t, a, store)
-		require.ErrorIs(t, <-journal.ended, stock.ErrForked)
+		select {
+		case err := <-journal.ended:
+			require.ErrorIs(t, err, stock.ErrForked)
+		case <-time.After(time.Minute):
+			t.Fatal("the fork was not noticed")
+		}
 		_, err = a.Deduct(ctx, stock.Order{ID: "x", User: "x", Items: []stock.Item{{SKU: "tea", Qty: 1}}})
 		require.ErrorIs(t, err, stock.ErrHalted)
 		require.NoError(t, a.Resume(ctx))
@@ -272,6 +299,19 @@ func failover(t *testing.T, s site, lagging bool) {
 	}
 	t.Logf("%d orders acknowledged, %d of them lost, %d ops undone by Rebuild; %v from the kill until the sale went on",
 		len(b.acked), gone, len(lost), took.Round(time.Millisecond))
+	return true
+}
+
+// has tells whether the journal has the entry.
+func has(t *testing.T, a *stock.Activity, id string) bool {
+	t.Helper()
+	for e, err := range a.Entries(t.Context(), "") {
+		require.NoError(t, err)
+		if e.ID == id {
+			return true
+		}
+	}
+	return false
 }
 
 // orders returns the orders that SQL has.
