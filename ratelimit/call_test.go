@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +114,11 @@ func TestCalls(t *testing.T) {
 	})
 }
 
+func bucketOf(l *local, key string) *bucket {
+	hash := l.table.hash(key)
+	return l.table.shard(hash).find(key, hash)
+}
+
 func TestSeveralLimits(t *testing.T) {
 	second, hour := PerHour(3), PerHour(20).WithBurst(5)
 	second.Name, hour.Name, second.Algorithm = "three", "five", FixedWindow
@@ -137,7 +143,7 @@ func TestSeveralLimits(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, int64(1), a.granted)
 		} else {
-			require.Equal(t, int64(3), l.local.shard("k").buckets["k"].meters[1].available(&l.rules[1], time.Since(l.local.base).Microseconds()))
+			require.Equal(t, int64(3), bucketOf(l.local, "k").meters(l.rules)[1].available(&l.rules[1], time.Since(l.local.base).Microseconds()))
 		}
 	})
 }
@@ -238,14 +244,17 @@ func TestCallerLeaves(t *testing.T) {
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 		var faults redistest.Faults
 		l := open(t, b.Client(faults.Options), Options{WhenDown: FailOpen}, PerHour(5))
-		faults.Add(redistest.Rule{Do: redistest.DelayReply, Match: "evalsha", Delay: time.Second})
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-		defer cancel()
-		began := time.Now()
-		_, err := l.Allow(ctx, "k")
-		require.Equal(t, 10*time.Millisecond, time.Since(began))
-		require.ErrorIs(t, err, ErrUnknown)
-		require.ErrorIs(t, err, context.DeadlineExceeded)
+		faults.Add(redistest.Rule{Do: redistest.DelayReply, Match: "evalsha", Delay: time.Second, Times: -1})
+		for range 20 { // more than open a breaker
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			began := time.Now()
+			_, err := l.Allow(ctx, "k")
+			cancel()
+			require.Equal(t, 10*time.Millisecond, time.Since(began))
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.True(t, errors.Is(err, ErrUnknown) || errors.Is(err, ErrUnavailable))
+		}
 		require.Zero(t, l.Stats().WhenDown)
+		require.Zero(t, l.Stats().Outages)
 	})
 }

@@ -164,7 +164,8 @@ func New(rdb redis.UniversalClient, limits []Limit, opts Options) (*Limiter, err
 }
 
 // NewLocal returns a limiter of this process alone, without Redis and without a
-// goroutine. Its memory grows with the keys whose limits are not full again.
+// goroutine. Its memory is that of the keys whose limits are not full again, some 200
+// bytes each; others are forgotten as new ones come, at most a minute later.
 func NewLocal(limits []Limit) (*Limiter, error) {
 	l, err := build(limits)
 	if err != nil {

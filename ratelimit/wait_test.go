@@ -191,13 +191,14 @@ func TestCancelTooLate(t *testing.T) {
 		turn, err := l.Reserve(ctx, "k", 5)
 		require.NoError(t, err)
 		time.Sleep(time.Hour)
-		for i := range localShards * minSweep * 2 {
+		for i := range tableShards * minSlots * 2 {
 			if l.rdb != nil {
 				break
 			}
 			_, err := l.Allow(ctx, fmt.Sprint(i))
 			require.NoError(t, err)
 		}
+		require.Nil(t, bucketOf(l.local, "k"), "the key was not forgotten")
 		r, err := l.AllowN(ctx, "k", 5)
 		require.NoError(t, err)
 		require.True(t, r.OK())
