@@ -90,6 +90,7 @@ var columns = []column{
 	{"requests/op", "requests/op", 1},
 	{"max/min", "max/min", 1},
 	{"p50 µs", "p50-us", 1},
+	{"% of peak", "%-of-peak", 1},
 }
 
 func markdown(s *suite, m machine, charts map[string]string) string {

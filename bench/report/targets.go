@@ -77,6 +77,8 @@ var targets = []target{
 	{work: "LimiterDenied", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 100},
 	{work: "LimiterMulti", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 2},
 	{work: "LimiterLocal", impl: "spillway", param: "goroutines=64", than: "x-time-rate", unit: "ops/s", atLeast: 1.5},
+	{work: "Overload", impl: "spillway", unit: "%-of-peak", atLeast: 95},
+	{work: "Overload", impl: "unprotected", unit: "%-of-peak", atMost: 20},
 }
 
 func (t target) String() string {
@@ -84,13 +86,14 @@ func (t target) String() string {
 	if t.param != "" {
 		s += ", " + t.param
 	}
-	if t.than != "" && t.atMost > 0 {
-		return fmt.Sprintf("%s: %s at most %g × %s", s, t.unit, t.atMost, t.than)
+	bound, figure := "at least", t.atLeast
+	if t.atMost > 0 {
+		bound, figure = "at most", t.atMost
 	}
 	if t.than != "" {
-		return fmt.Sprintf("%s: %s at least %g × %s", s, t.unit, t.atLeast, t.than)
+		return fmt.Sprintf("%s: %s %s %g × %s", s, t.unit, bound, figure, t.than)
 	}
-	return fmt.Sprintf("%s: at most %g %s", s, t.atMost, t.unit)
+	return fmt.Sprintf("%s: %s %g %s", s, bound, figure, t.unit)
 }
 
 // judge returns what was measured; known is false if the rows did not run.

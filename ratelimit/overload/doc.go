@@ -17,9 +17,9 @@
 //
 // # What it promises
 //
-// A Shedder never has more in flight than its limit, decides at once, and reads one
-// clock per call. Its limit follows the gradient of latency: it falls when calls take
-// longer than they do without load, and grows while they do not and the limit is used.
+// A Shedder lets nobody in beyond its limit, and decides at once. Its limit follows the
+// gradient of latency: it falls when calls take longer than they do without load, and
+// grows while they do not and the limit is used.
 //
 // A PerKey never lets more than n of a key in; those who wait come in the order in which
 // they came, and leave at once when their ctx ends. A key that nobody holds takes no memory.

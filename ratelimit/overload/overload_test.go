@@ -18,104 +18,6 @@ import (
 	"github.com/spillway-go/spillway/internal/redistest"
 )
 
-// A service has workers that take turns, as connections of a database do.
-type service struct {
-	workers chan struct{}
-	takes   time.Duration
-}
-
-func newService(workers int, takes time.Duration) *service {
-	return &service{make(chan struct{}, workers), takes}
-}
-
-// serve does a call's work when a worker is free, even for a caller who has gone: the
-// usual service does not notice.
-func (s *service) serve() {
-	s.workers <- struct{}{}
-	time.Sleep(s.takes)
-	<-s.workers
-}
-
-// drive sends calls at a steady rate for a while, and returns how many a second were
-// answered within the patience of their callers, in the second half of the time.
-func drive(s *service, sh *Shedder, perSecond int, patience, lasts time.Duration) float64 {
-	var good atomic.Int64
-	var wg sync.WaitGroup
-	began := time.Now()
-	for sent := 0; time.Since(began) < lasts; {
-		for due := int(time.Since(began).Seconds() * float64(perSecond)); sent < due; sent++ {
-			wg.Go(func() {
-				start := time.Now()
-				if sh != nil {
-					done, err := sh.Acquire()
-					if err != nil {
-						return
-					}
-					defer done()
-				}
-				s.serve()
-				end := time.Now()
-				if end.Sub(start) <= patience && end.Sub(began) > lasts/2 && end.Sub(began) <= lasts {
-					good.Add(1)
-				}
-			})
-		}
-		time.Sleep(time.Millisecond)
-	}
-	wg.Wait()
-	return float64(good.Load()) / (lasts / 2).Seconds()
-}
-
-// At three times its capacity a service does nearly all that it can with a shedder,
-// and next to nothing without: everything it does is too late.
-func TestGoodput(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const workers, takes, patience = 20, 10 * time.Millisecond, 100 * time.Millisecond
-		const capacity = workers * int(time.Second/takes)
-		run := func(sh *Shedder, rate int) float64 {
-			return drive(newService(workers, takes), sh, rate, patience, 8*time.Second)
-		}
-		shedder := func() *Shedder {
-			s, err := NewShedder(4, 1000)
-			require.NoError(t, err)
-			return s
-		}
-		peak := run(nil, capacity*95/100)
-		sh := shedder()
-		with, without := run(sh, 3*capacity), run(nil, 3*capacity)
-		t.Logf("peak %.0f/s, at three times the capacity %.0f/s with and %.0f/s without a shedder; %+v", peak, with, without, sh.Stats())
-		require.GreaterOrEqual(t, with, 0.95*peak)
-		require.Less(t, without, 0.05*peak)
-
-		// It does not stand in the way of what the service can do, ...
-		require.GreaterOrEqual(t, run(shedder(), capacity*90/100), 0.9*0.95*float64(capacity))
-
-		// ... and finds its way when the service becomes slower for good.
-		slow := newService(workers, takes)
-		sh = shedder()
-		drive(slow, sh, 3*capacity, patience, 4*time.Second)
-		slow.takes = 3 * takes
-		require.GreaterOrEqual(t, drive(slow, sh, 3*capacity, patience, 20*time.Second), 0.9*float64(capacity)/3)
-	})
-}
-
-func BenchmarkGoodput(b *testing.B) {
-	const workers, takes, patience = 20, 10 * time.Millisecond, 100 * time.Millisecond
-	const capacity = workers * int(time.Second/takes)
-	for b.Loop() {
-		peak := drive(newService(workers, takes), nil, capacity*95/100, patience, 2*time.Second)
-		sh, err := NewShedder(4, 1000)
-		if err != nil {
-			b.Fatal(err)
-		}
-		with := drive(newService(workers, takes), sh, 3*capacity, patience, 4*time.Second)
-		without := drive(newService(workers, takes), nil, 3*capacity, patience, 4*time.Second)
-		b.ReportMetric(peak, "peak/s")
-		b.ReportMetric(100*with/peak, "%-of-peak-with")
-		b.ReportMetric(100*without/peak, "%-of-peak-without")
-	}
-}
-
 func BenchmarkAcquire(b *testing.B) {
 	s, err := NewShedder(1000, 1000)
 	if err != nil {
@@ -157,44 +59,120 @@ func TestShedder(t *testing.T) {
 	require.Equal(t, Stats{Admitted: 3, Shed: 2, Limit: 2}, s.Stats())
 }
 
+// Never more in flight than the limit, which rises while it is used and calls are no
+// slower than without load, and falls when they are.
+func TestShedderFollowsLatency(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := NewShedder(4, 100)
+		require.NoError(t, err)
+		var in, most atomic.Int64
+		load := func(callers int, takes, lasts time.Duration) {
+			most.Store(0)
+			var wg sync.WaitGroup
+			for range callers {
+				wg.Go(func() {
+					for end := time.Now().Add(lasts); time.Now().Before(end); {
+						done, err := s.Acquire()
+						if err != nil {
+							time.Sleep(time.Millisecond)
+							continue
+						}
+						n := in.Add(1)
+						for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+						}
+						time.Sleep(takes)
+						in.Add(-1)
+						done()
+					}
+				})
+			}
+			wg.Wait()
+			require.LessOrEqual(t, most.Load(), int64(100))
+		}
+		load(1, 10*time.Millisecond, 5*time.Second)
+		require.Equal(t, 4, s.Stats().Limit, "nobody needed more")
+		load(200, 10*time.Millisecond, 10*time.Second)
+		require.Equal(t, 100, s.Stats().Limit)
+		require.Equal(t, int64(100), most.Load())
+		require.Equal(t, 10*time.Millisecond, s.Stats().Latency)
+		load(200, 50*time.Millisecond, time.Second)
+		require.Less(t, s.Stats().Limit, 20)
+		load(200, 50*time.Millisecond, 20*time.Second) // it is like that now
+		require.Equal(t, 100, s.Stats().Limit)
+
+		s, err = NewShedder(7, 7)
+		require.NoError(t, err)
+		load(50, time.Millisecond, time.Second)
+		require.Equal(t, int64(7), most.Load())
+		require.Zero(t, s.Stats().InFlight)
+	})
+}
+
+// crowd lets many callers, most of them impatient, ask for four keys, and returns how
+// many held each at a time at most.
+func crowd(t *testing.T, acquire func(ctx context.Context, key string) (release func(), err error)) (most [4]int64) {
+	var in, peak [4]atomic.Int64
+	var left atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 400 {
+		wg.Go(func() {
+			patience := time.Duration(i%7) * 10 * time.Millisecond
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			began := time.Now()
+			release, err := acquire(ctx, fmt.Sprint(i%4))
+			if err != nil {
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				require.Equal(t, patience, time.Since(began), "it did not leave at once")
+				left.Add(1)
+				return
+			}
+			n := in[i%4].Add(1)
+			for m := peak[i%4].Load(); n > m && !peak[i%4].CompareAndSwap(m, n); m = peak[i%4].Load() {
+			}
+			time.Sleep(10 * time.Millisecond)
+			in[i%4].Add(-1)
+			release()
+		})
+	}
+	wg.Wait()
+	require.NotZero(t, left.Load())
+	for i := range peak {
+		most[i] = peak[i].Load()
+	}
+	return most
+}
+
 // Never more than n hold a key, they come in order, and whoever leaves takes no
-// place with it. The control counts without a PerKey.
+// place with it. The control forgets whom it let in when a waiter leaves.
 func TestPerKey(t *testing.T) {
 	_, err := NewPerKey(0)
 	require.ErrorIs(t, err, ErrInvalid)
 	synctest.Test(t, func(t *testing.T) {
 		p, err := NewPerKey(3)
 		require.NoError(t, err)
-		var in, most [4]atomic.Int64
-		var left atomic.Int64
-		var wg sync.WaitGroup
-		for i := range 400 {
-			wg.Go(func() {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%7)*10*time.Millisecond)
-				defer cancel()
-				release, err := p.Acquire(ctx, fmt.Sprint(i%4))
-				if err != nil {
-					require.ErrorIs(t, err, context.DeadlineExceeded)
-					left.Add(1)
-					return
-				}
-				n := in[i%4].Add(1)
-				for m := most[i%4].Load(); n > m && !most[i%4].CompareAndSwap(m, n); m = most[i%4].Load() {
-				}
-				time.Sleep(10 * time.Millisecond)
-				in[i%4].Add(-1)
-				release()
-			})
-		}
-		wg.Wait()
-		for i := range most {
-			require.Equal(t, int64(3), most[i].Load())
-		}
-		require.NotZero(t, left.Load())
+		require.Equal(t, [4]int64{3, 3, 3, 3}, crowd(t, p.Acquire))
 		require.Empty(t, p.m, "keys that nobody holds")
+
+		broken, err := NewPerKey(3)
+		require.NoError(t, err)
+		for _, n := range crowd(t, func(ctx context.Context, key string) (func(), error) {
+			release, err := broken.Acquire(ctx, key)
+			if err != nil {
+				broken.mu.Lock()
+				if h := broken.m[key]; h != nil && h.in > 1 {
+					h.in--
+				}
+				broken.mu.Unlock()
+			}
+			return release, err
+		}) {
+			require.Greater(t, n, int64(3), "the oracle does not catch a place that is given twice")
+		}
 
 		var order []int
 		var mu sync.Mutex
+		var wg sync.WaitGroup
 		hold, err := p.Acquire(t.Context(), "k")
 		require.NoError(t, err)
 		for range 2 {
