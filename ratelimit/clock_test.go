@@ -57,6 +57,47 @@ func TestServerClockSteps(t *testing.T) {
 	})
 }
 
+// A failover loses the last writes, and the new master's clock is another one: in real
+// time the bound holds with one burst more for each.
+func TestFailover(t *testing.T) {
+	m, rdb := redistest.Mini(t)
+	most := 0.0
+	rapid.Check(t, func(rt *rapid.T) {
+		limit := Limit{Rate: rapid.Int64Range(1, 50).Draw(rt, "rate"), Period: time.Second, Burst: rapid.Int64Range(1, 50).Draw(rt, "burst")}
+		l, err := New(rdb, []Limit{limit}, Options{Prefix: redistest.Prefix(t), Timeout: 10 * time.Second})
+		require.NoError(rt, err)
+		start := time.UnixMicro(1_700_000_000_000_000)
+		real, offset := time.Duration(0), time.Duration(0)
+		var grants []grant
+		replica, failovers := "", int64(0)
+		for range rapid.IntRange(1, 60).Draw(rt, "calls") {
+			real += time.Duration(rapid.Int64Range(0, 300_000).Draw(rt, "pause")) * time.Microsecond
+			switch rapid.IntRange(0, 7).Draw(rt, "event") {
+			case 0: // what the replica has is old from now on
+				replica = rdb.Get(t.Context(), l.key("k")).Val()
+			case 1:
+				failovers++
+				offset = time.Duration(rapid.Int64Range(-2_000_000, 2_000_000).Draw(rt, "clock")) * time.Microsecond
+				if replica == "" {
+					m.Del(l.key("k"))
+				} else {
+					require.NoError(rt, m.Set(l.key("k"), replica))
+				}
+			}
+			m.SetTime(start.Add(real + offset))
+			v := askRedis(rt, l, run{n: 1, k: rapid.Int64Range(1, limit.Burst).Draw(rt, "k")})
+			if v.granted > 0 {
+				grants = append(grants, grant{real.Microseconds(), v.granted})
+			}
+		}
+		f, _ := excess(limit, grants).Float64()
+		require.LessOrEqual(rt, f, float64(failovers*limit.Burst))
+		most = max(most, f)
+		require.NoError(rt, l.Close(t.Context()))
+	})
+	require.Positive(t, most, "no failover lost anything")
+}
+
 // Windows, too, survive a clock that is set back by a lot: at most a burst a step.
 func TestWindowsWhenClockSteps(t *testing.T) {
 	m, rdb := redistest.Mini(t)

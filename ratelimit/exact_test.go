@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -78,6 +79,9 @@ func compare(t require.TestingT, m *model, q run, v verdict, now int64) {
 	require.Positive(t, v.us)
 	require.True(t, m.enough(n, now+v.us), "%d units are not there after %d µs", n, v.us)
 	require.False(t, m.enough(n, now+v.us-1), "%d units are there before %d µs", n, v.us)
+	if q.n > 0 {
+		require.False(t, m.enoughOf(v.limit, n, now+v.us-1), "limit %d is not the one that takes longest", v.limit)
+	}
 }
 
 // inBubbles runs a property in a bubble of its own each time. A failure is carried out
@@ -220,5 +224,57 @@ func TestBatchIsInOrder(t *testing.T) {
 			}
 		}
 		require.NoError(rt, l.Close(t.Context()))
+	})
+}
+
+// Rates that do not divide their period do not drift: whoever asks whenever it is told
+// to gets the n-th unit after ceil(n·Period/Rate), however many went before.
+func TestNoDrift(t *testing.T) {
+	for _, limit := range []Limit{PerSecond(7), PerHour(1000), PerMinute(999_983), {Rate: 3, Period: 10 * time.Microsecond}} {
+		limit = limit.WithBurst(2) // of one, the part of a microsecond is lost that a full limit cannot gain
+		check := func(t *testing.T, calls int64, ask func(run) verdict) {
+			began := ask(run{n: 2, k: 1}).now
+			for i := int64(1); i <= calls; i++ {
+				v := ask(run{n: 1, k: 1})
+				if v.granted == 0 {
+					time.Sleep(time.Duration(v.us) * time.Microsecond)
+					v = ask(run{n: 1, k: 1})
+				}
+				require.Equal(t, int64(1), v.granted)
+				us, rate := limit.Period.Microseconds(), limit.Rate
+				require.Equal(t, (i*us+rate-1)/rate, v.now-began, "unit %d of %+v", i, limit)
+			}
+		}
+		redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+			l := open(t, b.Client(), Options{}, limit)
+			check(t, 700, func(q run) verdict { return askRedis(t, l, q) })
+		})
+		synctest.Test(t, func(t *testing.T) {
+			l, err := NewLocal([]Limit{limit})
+			require.NoError(t, err)
+			check(t, 20_000, func(q run) (v verdict) { l.local.take("k", q, &v); return v })
+		})
+	}
+}
+
+// A denial leaves the state as it is, to the byte, though time went by.
+func TestDenialsWriteNothing(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for _, a := range []Algorithm{GCRA, FixedWindow, SlidingWindow, SlidingLog} {
+			few, many := Limit{Name: "few", Rate: 4, Period: 300 * 24 * time.Hour, Burst: 4, Algorithm: a}, PerHour(1000)
+			l := open(t, rdb, Options{}, few, many)
+			require.Equal(t, int64(1), askRedis(t, l, run{n: 3, k: 1}).granted)
+			state := rdb.Get(t.Context(), l.key("k")).Val()
+			require.NotEmpty(t, state)
+			now := int64(0)
+			for _, q := range []run{{n: 2, k: 1}, {n: 4, k: 3}, {n: 0, k: 1}} {
+				v := askRedis(t, l, q)
+				require.Greater(t, v.now, now)
+				now = v.now
+				require.Equal(t, state, rdb.Get(t.Context(), l.key("k")).Val(), "after %+v", q)
+			}
+			require.Equal(t, int64(1), askRedis(t, l, run{n: 1, k: 1}).granted)
+			require.NotEqual(t, state, rdb.Get(t.Context(), l.key("k")).Val(), "the check sees no writes")
+		}
 	})
 }

@@ -15,13 +15,13 @@ import (
 )
 
 // Any number of processes with leases grant at most Burst + Rate·(t + Lease)/Period
-// in any t, whatever their load does and however slow replies are.
+// in any t, whatever their load does, however slow replies are, and when some are lost.
 func TestLeaseBound(t *testing.T) {
-	leased := uint64(0)
+	leased, cut := uint64(0), 0
 	inBubbles(t, func(rt *rapid.T, t *testing.T, b *redistest.Env) {
 		limit := Limit{Rate: rapid.Int64Range(1, 5000).Draw(rt, "rate"), Period: time.Second, Burst: rapid.Int64Range(1, 3000).Draw(rt, "burst")}
 		period := time.Duration(rapid.Int64Range(1, 300).Draw(rt, "lease")) * time.Millisecond
-		o := Options{Prefix: redistest.Prefix(t), Lease: period, Timeout: time.Second}
+		o := Options{Prefix: redistest.Prefix(t), Lease: period, Timeout: time.Second, WhenDown: FailClosed}
 		seed := rapid.Uint64().Draw(rt, "seed")
 		var mu sync.Mutex
 		var grants []grant
@@ -29,6 +29,7 @@ func TestLeaseBound(t *testing.T) {
 		for p := range rapid.IntRange(1, 4).Draw(rt, "processes") {
 			var faults redistest.Faults
 			faults.Add(redistest.Rule{Do: redistest.DelayReply, Match: "eval", Times: -1, P: 0.2, Delay: period / 3})
+			faults.Add(redistest.Rule{Do: redistest.CutAfter, Match: "eval", Times: -1, P: 0.05})
 			l, err := New(b.Client(faults.Options), []Limit{limit}, o)
 			require.NoError(rt, err)
 			rng := rand.New(rand.NewPCG(seed, uint64(p)))
@@ -47,6 +48,7 @@ func TestLeaseBound(t *testing.T) {
 				}
 				mu.Lock()
 				leased += l.Stats().FromLease
+				cut += faults.Fired(redistest.CutAfter)
 				mu.Unlock()
 				_ = l.Close(ctx)
 			})
@@ -56,6 +58,44 @@ func TestLeaseBound(t *testing.T) {
 		requireBound(rt, limit, grants, float64(limit.Rate)*period.Seconds())
 	})
 	require.NotZero(t, leased)
+	require.NotZero(t, cut)
+}
+
+// A lease is what callers need in its time: none where they are slow, a part of the
+// burst where they are not. Without the option there is none.
+func TestLeaseFollowsDemand(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		const period = 100 * time.Millisecond
+		for _, c := range []struct {
+			lease, pause time.Duration
+			least, most  int64 // units of the leases
+		}{
+			{0, 0, 0, 0}, {0, time.Millisecond, 0, 0},
+			{period, 2 * period, 0, 0},
+			{period, period / 10, 5, 20},
+			{period, period / 100, 50, 200},
+		} {
+			l := open(t, b.Client(), Options{Lease: c.lease}, Limit{Rate: 1, Period: time.Minute, Burst: 100_000})
+			for i := range 2000 {
+				r, err := l.Allow(t.Context(), "k")
+				require.NoError(t, err)
+				require.True(t, r.OK())
+				if i > 1000 && r.Source == FromRedis {
+					size := int64(0)
+					if n := l.notes.find("k"); n != nil && n.lease.Load() != nil {
+						size = n.lease.Load().size
+					}
+					require.GreaterOrEqual(t, size, c.least, "%+v", c)
+					require.LessOrEqual(t, size, c.most, "%+v", c)
+				}
+				time.Sleep(c.pause)
+			}
+			require.Equal(t, c.most > 0, l.Stats().FromLease > 0)
+			if c.most > 0 {
+				require.Greater(t, l.Stats().FromLease, 5*l.Stats().Calls)
+			}
+		}
+	})
 }
 
 // Near exhaustion nothing is taken in advance: what is left is there for all.

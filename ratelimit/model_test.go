@@ -113,11 +113,20 @@ func (m *model) charge(n, now int64) {
 
 // enough reports whether n units would be there at a time, if nothing is taken before.
 func (m *model) enough(n, at int64) bool {
-	saved := model{limits: m.limits, last: m.last, past: m.past}
-	for _, t := range m.tokens {
-		saved.tokens = append(saved.tokens, new(big.Rat).Set(t))
+	for i := range m.limits {
+		if !m.enoughOf(i, n, at) {
+			return false
+		}
 	}
-	saved.advance(at)
-	least, _ := saved.available(at)
-	return least >= n
+	return true
+}
+
+// enoughOf is enough for limit i alone.
+func (m *model) enoughOf(i int, n, at int64) bool {
+	then := model{limits: m.limits, last: m.last, past: m.past}
+	for _, t := range m.tokens {
+		then.tokens = append(then.tokens, new(big.Rat).Set(t))
+	}
+	then.advance(at)
+	return floorRat(then.left(i, at)) >= n
 }

@@ -35,5 +35,8 @@
 //
 // # Cost per call
 //
-// One Allow of the limiter and some eight allocations for the header fields.
+// Beside what the KeyFunc takes:
+//
+//	call       round trips    allocations, beside Allow's
+//	request    1 Allow        8
 package httplimit
