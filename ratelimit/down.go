@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/spillway-go/spillway/internal/breaker"
 )
 
 var (
@@ -64,7 +66,7 @@ func isDown(err error) bool {
 const minRetry = 100 * time.Millisecond
 
 // whenDown decides a run by policy.
-func (l *Limiter) whenDown(key string, q run, lane int, a *answer) {
+func (l *Limiter) whenDown(key string, q run, watch *breaker.Breaker, a *answer) {
 	l.stats.whenDown.Add(1)
 	switch {
 	case l.opts.WhenDown == FailOpen:
@@ -79,7 +81,7 @@ func (l *Limiter) whenDown(key string, q run, lane int, a *answer) {
 	default:
 		a.source = FromFailClosed
 	}
-	a.us = max(l.watch[lane].Wait(), minRetry).Microseconds()
+	a.us = max(watch.Wait(), minRetry).Microseconds()
 }
 
 // holds reports whether n units can ever be there at once.

@@ -1,15 +1,38 @@
 package ratelimit
 
-import "strings"
+import (
+	"hash/maphash"
+	"strings"
 
-// slotLanes is the number of lanes in which the calls of a Cluster's clients fly.
-// Nodes own ranges of slots, so that a lane of neighbouring slots mostly meets one
-// node, and a node that is stuck or down holds up its own keys only, while the keys
-// of a lane still share round trips.
-const slotLanes = 16
+	"github.com/spillway-go/spillway/internal/breaker"
+)
 
-// laneNames are the names of the lanes; other clients have only the first.
+const (
+	// slotLanes is the number of lanes in which the calls of a Cluster's clients fly.
+	// Nodes own ranges of slots, so that a lane of neighbouring slots mostly meets one
+	// node, and a node that is stuck or down holds up its own keys only, while the keys
+	// of a lane still share round trips.
+	slotLanes = 16
+
+	// serverLanes is that of other clients. With one the server would do nothing while
+	// answers are taken apart and the next calls put together, nor the client while the
+	// server works. More would only make batches smaller.
+	serverLanes = 2
+)
+
+// laneNames are the names of the lanes.
 var laneNames = [slotLanes]string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p"}
+
+// lane returns the number of the lane of a key: its calls keep their order.
+func (l *Limiter) lane(name string) int {
+	if len(l.watch) == slotLanes {
+		return slotLane(l.key(name))
+	}
+	return int(maphash.String(l.notes.seed, name) % serverLanes)
+}
+
+// watchOf returns the breaker of a lane: a Cluster has one each, a server one.
+func (l *Limiter) watchOf(lane int) *breaker.Breaker { return l.watch[lane%len(l.watch)] }
 
 // laneOf returns the number of a lane.
 func laneOf(name string) int { return int(name[0] - 'a') }

@@ -114,9 +114,8 @@ type Limiter struct {
 	kind   string
 
 	base   time.Time
-	lanes  bool // more than one: see lane
-	watch  [slotLanes]*breaker.Breaker
-	local  *local // all there is, or the share while Redis is down
+	watch  []*breaker.Breaker // see watchOf
+	local  *local             // all there is, or the share while Redis is down
 	notes  notes
 	group  *coalesce.Group[ask, reply]
 	life   *lifetime.Group
@@ -155,9 +154,12 @@ func New(rdb redis.UniversalClient, limits []Limit, opts Options) (*Limiter, err
 	if l.opts.Name != "" {
 		l.kind += ":" + key.Escape(l.opts.Name)
 	}
-	_, l.lanes = rdb.(*redis.ClusterClient)
-	for i := range l.watch {
-		l.watch[i] = breaker.New()
+	servers := 1
+	if _, ok := rdb.(*redis.ClusterClient); ok {
+		servers = slotLanes
+	}
+	for range servers {
+		l.watch = append(l.watch, breaker.New())
 	}
 	l.group = coalesce.New(l.flush, coalesce.Options{MaxItems: maxBatch})
 	return l, nil

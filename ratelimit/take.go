@@ -89,15 +89,13 @@ func (l *Limiter) recall(n *note, q run, a *answer) bool {
 // ask decides a run together with others, by asking Redis or, if that is down, by
 // policy.
 func (l *Limiter) ask(ctx context.Context, key string, q run, a *answer) error {
-	lane := 0
-	if l.lanes {
-		lane = slotLane(l.key(key))
-	}
-	if !l.watch[lane].Ready() {
-		l.whenDown(key, q, lane, a)
+	lane := l.lane(key)
+	watch := l.watchOf(lane)
+	if !watch.Ready() {
+		l.whenDown(key, q, watch, a)
 		return nil
 	}
-	reply, err := l.group.Do(ctx, laneNames[lane], "", ask{key, q, l.watch[lane].Open()}, 1)
+	reply, err := l.group.Do(ctx, laneNames[lane], "", ask{key, q, watch.Open()}, 1)
 	if err == nil {
 		err = reply.err
 	}
@@ -109,14 +107,14 @@ func (l *Limiter) ask(ctx context.Context, key string, q run, a *answer) error {
 		return fmt.Errorf("%w: key %q", ErrClosed, key)
 	case errors.Is(err, coalesce.ErrOverloaded):
 		l.stats.overloaded.Add(1)
-		l.whenDown(key, q, lane, a)
+		l.whenDown(key, q, watch, a)
 		return nil
 	case errors.Is(err, coalesce.ErrUnsent):
 		return fmt.Errorf("ratelimit: key %q: %w: %w", key, ErrUnavailable, err)
 	case errors.Is(err, coalesce.ErrUnknown):
 		return fmt.Errorf("ratelimit: key %q: %w: %w", key, ErrUnknown, err)
 	case isDown(err):
-		l.whenDown(key, q, lane, a)
+		l.whenDown(key, q, watch, a)
 		return nil
 	}
 	return fmt.Errorf("ratelimit: key %q: %w", key, err)
@@ -158,7 +156,7 @@ type stop struct {
 // Options.Timeout: a client's own timeouts are often longer than a request may take.
 // Calls that had to queue until Redis was found to be down do not go.
 func (l *Limiter) flush(_ context.Context, lane string, batch []ask) ([]reply, error) {
-	watch := l.watch[laneOf(lane)]
+	watch := l.watchOf(laneOf(lane))
 	if watch.Open() && !slices.ContainsFunc(batch, func(q ask) bool { return q.probe }) {
 		return nil, errDown
 	}
