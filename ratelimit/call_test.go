@@ -239,6 +239,30 @@ func TestKeysExpire(t *testing.T) {
 	})
 }
 
+// A state takes the bytes that doc.go says.
+func TestStateSize(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		rdb := b.Client()
+		size := func(calls int, limits ...Limit) int {
+			l := open(t, rdb, Options{}, limits...)
+			for range calls {
+				r, err := l.Allow(t.Context(), "k")
+				require.NoError(t, err)
+				require.True(t, r.OK())
+				time.Sleep(limits[0].Period / 201)
+			}
+			return int(rdb.StrLen(t.Context(), l.key("k")).Val())
+		}
+		require.LessOrEqual(t, size(20, PerHour(1000)), 30)
+		require.LessOrEqual(t, size(20, PerSecond(70), PerMinute(999), PerHour(9999)), 3*30)
+		log := PerSecond(200)
+		log.Algorithm = SlidingLog
+		require.LessOrEqual(t, size(200, log), 30+9*200)
+		log.Period = time.Hour
+		require.LessOrEqual(t, size(200, log), 30+13*200)
+	})
+}
+
 // A caller who leaves is not held up by the round trip, and gets its ctx's error.
 func TestCallerLeaves(t *testing.T) {
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {

@@ -54,9 +54,9 @@
 //
 //	<Prefix>:ratelimit1:{<key>}:state-<hash of the limits>[:<Name>]
 //
-// It takes some 30 bytes per limit beside its name (a SlidingLog: 9 per grant), and
-// its TTL is the time until all limits are full, in milliseconds. A server that evicts
-// such a key grants one burst more.
+// It takes some 30 bytes per limit beside its name (a SlidingLog of a second 9 per grant,
+// of an hour 13), and its TTL is the time until all limits are full, in milliseconds. A
+// server that evicts such a key grants one burst more.
 //
 // Commands, for an ACL: EVAL, EVALSHA, and inside scripts TIME, GET, SET, UNLINK.
 //

@@ -1,6 +1,10 @@
 package ratelimit
 
 import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,6 +75,42 @@ func TestOutage(t *testing.T) {
 			})
 		})
 	}
+}
+
+// However many call while nothing comes back: nobody waits more than for the flight that
+// hangs and the next.
+func TestNobodyWaitsLong(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		var faults redistest.Faults
+		rdb := b.Client(faults.Options, func(o *redis.Options) { o.ReadTimeout = 3 * time.Second })
+		const timeout = 100 * time.Millisecond
+		l := open(t, rdb, Options{Timeout: timeout}, PerSecond(1000))
+		_, err := l.Allow(t.Context(), "k")
+		require.NoError(t, err)
+		var longest atomic.Int64
+		var wg sync.WaitGroup
+		stop := time.Now().Add(8 * time.Second)
+		for i := range 40 {
+			wg.Go(func() {
+				for began := time.Now(); began.Before(stop); began = time.Now() {
+					if _, err := l.Allow(context.WithoutCancel(t.Context()), fmt.Sprint(i%10)); err != nil {
+						longest.Store(1 << 62)
+					}
+					for took := int64(time.Since(began)); ; {
+						if m := longest.Load(); took <= m || longest.CompareAndSwap(m, took) {
+							break
+						}
+					}
+					time.Sleep(time.Duration(1+i) * time.Millisecond)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		faults.Add(redistest.Rule{Do: redistest.LoseReply, Match: "eval", Times: -1})
+		wg.Wait()
+		require.Greater(t, time.Duration(longest.Load()), timeout, "nothing hung")
+		require.LessOrEqual(t, time.Duration(longest.Load()), 2*(timeout+timeout/8))
+	})
 }
 
 // A server that answers every other time, and one that is gone again and again: a
