@@ -1,5 +1,5 @@
 -- Prelude: the state of one key and the arithmetic of its limits, for take.lua and
--- giveback.lua. rule.go is the same in Go, for limiters without Redis.
+-- giveback.lua. meter.go is the same in Go, for limiters without Redis.
 --
 -- ARGV: 1 number of limits m, then five per limit: algorithm, a, b, c, burst.
 --   G  GCRA: one unit refills in a + b/c us (0 <= b < c)
@@ -20,6 +20,7 @@ local raw = call('GET', KEYS[1])
 local time = call('TIME')
 local real = time[1] * 1000000 + time[2]
 local now, t, stored = real, real, {}
+local back = false -- the clock was set back
 if raw then
   local rest
   t, rest = string.match(raw, '^(%d+) (.*)$')
@@ -29,7 +30,7 @@ if raw then
     for word in string.gmatch(rest, '%S+') do stored[#stored + 1] = word end
   end
   if t > now + 1000000 then
-    t = now -- the clock was set back: go on from where the state was
+    t, back = now, true -- go on from where the state was
   elseif t > now then
     now = t -- time does not go backwards
   end

@@ -15,7 +15,8 @@
 --          that has least or denied (from 1), us until it is ready, us until the
 --          first call that was not granted could be, or until the one that waits
 --          may act; then the state, if the last run waits or leases
--- Retry    bounded: a second run charges once more. Denied calls write nothing
+-- Retry    bounded: a second run charges once more. Denied calls write nothing, but
+--          for the first after the clock was set back
 
 -- Units that every limit has now, and the limit that has least.
 local function available()
@@ -131,8 +132,8 @@ for i = after + 1, after + 3 * tonumber(ARGV[after]), 3 do
   reply[j + 4], reply[j + 5] = math.max(0, ready(limits[least]) - now), us
   j = j + 5
 end
-if charged then
+if charged or back then -- denials that did not note the clock would all begin anew
   local state = write()
-  if wait ~= 0 then reply[j + 1] = state end
+  if charged and wait ~= 0 then reply[j + 1] = state end
 end
 return reply
