@@ -44,9 +44,10 @@ func (n *note) spend(units, now int64) (left int64, ok bool) {
 }
 
 // want returns how many units to take in advance with a call for units: what the
-// callers of this process need in a lease's time, going by the time since the last
-// one was asked for. take.lua gives half of what is there at most, so that leases
-// become small, and then none, as the limit is reached.
+// callers of this process need in a lease's time, going by the time since the last one
+// was asked for; but no more than twice what they used in that time, or a few calls at
+// once would take as if they went on like that. take.lua gives half of what is there at
+// most, so that leases become small, and then none, as the limit is reached.
 func (n *note) want(units, now int64, period time.Duration, burst int64) int64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -60,9 +61,9 @@ func (n *note) want(units, now int64, period time.Duration, burst int64) int64 {
 		used += le.size - le.left.Load()
 		n.lease.CompareAndSwap(le, nil)
 	}
-	elapsed := max(now-n.leases.asked, 100_000) // ns: the usual round trip
+	elapsed := max(now-n.leases.asked, 1)
 	n.leases = leasing{asked: now}
-	return int64(min(float64(used)*float64(period)/float64(elapsed), float64(burst)))
+	return int64(min(float64(used)*float64(period)/float64(elapsed), float64(2*used), float64(burst)))
 }
 
 // fill makes v the lease that was asked for at a time.

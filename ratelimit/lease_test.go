@@ -98,6 +98,27 @@ func TestLeaseFollowsDemand(t *testing.T) {
 	})
 }
 
+// A few calls at once do not take in advance what a process would need that went on like
+// that: of the units they cost, two in five or more are used.
+func TestLeaseOfBursts(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		for calls := int64(1); calls <= 100; calls += 1 + calls/4 {
+			l := open(t, b.Client(), Options{Lease: 100 * time.Millisecond}, Limit{Rate: 1, Period: time.Hour, Burst: 50_000})
+			const bursts = 20
+			for range bursts {
+				for range calls {
+					r, err := l.Allow(t.Context(), "k")
+					require.NoError(t, err)
+					require.True(t, r.OK())
+				}
+				time.Sleep(time.Second)
+			}
+			cost := 50_000 - left(t, b.Client(), l, "k")
+			require.LessOrEqual(t, cost, 5*calls*bursts/2, "%d calls a second", calls)
+		}
+	})
+}
+
 // Near exhaustion nothing is taken in advance: what is left is there for all.
 func TestLeaseShrinks(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
