@@ -60,6 +60,7 @@ var subjects = []subject{
 	{"loads", "loads/op"},
 	{"bytes a job", "B/job"},
 	{"bytes an object", "B/object"},
+	{"µs to the next holder, median", "p50-us"},
 	{"operations a second", "ops/s"},
 	{"milliseconds late, 99th percentile", "p99-ms"},
 }
