@@ -22,13 +22,16 @@ local real = time[1] * 1000000 + time[2]
 local now, t, stored = real, real, {}
 local back = false -- the clock was set back
 if raw then
-  local rest
-  t, rest = string.match(raw, '^(%d+) (.*)$')
-  t = tonumber(t)
-  stored = { string.match(rest, '^(%d+) (%d+)$') } -- one GCRA limit: the usual state
-  if not stored[1] then
+  local tat, part
+  t, tat, part = string.match(raw, '^(%d+) (%d+) (%d+)$') -- one GCRA limit: the usual state
+  if t then
+    stored[1], stored[2] = tat, part
+  else
+    local rest
+    t, rest = string.match(raw, '^(%d+) (.*)$')
     for word in string.gmatch(rest, '%S+') do stored[#stored + 1] = word end
   end
+  t = tonumber(t)
   if t > now + 1000000 then
     t, back = now, true -- go on from where the state was
   elseif t > now then
