@@ -189,7 +189,11 @@ func TestFleet(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			over, share := judge(t, c, fleet(t, c, false))
 			require.LessOrEqual(t, over, 0.0, "units beyond the bound")
-			require.GreaterOrEqual(t, share, 0.99)
+			least := 0.99
+			if c.Lease > 0 && c.For < time.Minute {
+				least = 0.97 // one lease that a busy machine left to end is 2 % of a short run
+			}
+			require.GreaterOrEqual(t, share, least)
 		})
 	}
 }
