@@ -114,11 +114,6 @@ func TestCalls(t *testing.T) {
 	})
 }
 
-func bucketOf(l *local, key string) *bucket {
-	hash := l.table.hash(key)
-	return l.table.shard(hash).find(key, hash)
-}
-
 func TestSeveralLimits(t *testing.T) {
 	second, hour := PerHour(3), PerHour(20).WithBurst(5)
 	second.Name, hour.Name, second.Algorithm = "three", "five", FixedWindow
@@ -143,7 +138,7 @@ func TestSeveralLimits(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, int64(1), a.granted)
 		} else {
-			require.Equal(t, int64(3), bucketOf(l.local, "k").meters(l.rules)[1].available(&l.rules[1], time.Since(l.local.base).Microseconds()))
+			require.Equal(t, int64(3), l.local.bucket("k").meters(l.rules)[1].available(&l.rules[1], time.Since(l.local.base).Microseconds()))
 		}
 	})
 }

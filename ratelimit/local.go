@@ -53,6 +53,9 @@ func (l *local) now() int64 { return time.Since(l.base).Microseconds() }
 
 // take decides one run.
 func (l *local) take(key string, q run, v *verdict) {
+	if len(key) > maxKept { // before the call, which is not inlined
+		key = kept(key)
+	}
 	hash := l.table.hash(key)
 	s := l.table.shard(hash)
 	b := s.find(key, hash)
@@ -80,6 +83,13 @@ func (b *bucket) take(l *local, q run, v *verdict) bool {
 	return true
 }
 
+// bucket returns that of a key, nil if there is none.
+func (l *local) bucket(key string) *bucket {
+	key = kept(key)
+	hash := l.table.hash(key)
+	return l.table.shard(hash).find(key, hash)
+}
+
 // forget marks the bucket as gone if everything is there again.
 func (b *bucket) forget(rules []rule, now int64) bool {
 	b.mu.Lock()
@@ -91,8 +101,7 @@ func (b *bucket) forget(rules []rule, now int64) bool {
 // reset makes everything of key available again. Turns given before cannot be given
 // back afterwards.
 func (l *local) reset(key string) {
-	hash := l.table.hash(key)
-	b := l.table.shard(hash).find(key, hash)
+	b := l.bucket(key)
 	if b == nil {
 		return
 	}
@@ -106,8 +115,7 @@ func (l *local) reset(key string) {
 
 // giveBack undoes a taking of n units, as giveback.lua does: if it was the last.
 func (l *local) giveBack(key string, n, takes int64) {
-	hash := l.table.hash(key)
-	b := l.table.shard(hash).find(key, hash)
+	b := l.bucket(key)
 	if b == nil {
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -93,6 +94,13 @@ func TestIdleKeysAreForgotten(t *testing.T) {
 			}
 			return n, slots
 		}
+		long := strings.Repeat("x", 10_000)
+		ask(long+"1", true)
+		ask(long+"2", true)
+		ask(long+"1", false)
+		require.LessOrEqual(t, len(l.local.bucket(long+"1").key), 2*maxKept)
+		require.NotSame(t, l.local.bucket(long+"1"), l.local.bucket(long+"2"))
+
 		const flood = 100_000
 		for i := range flood {
 			ask(fmt.Sprint(i), true)
@@ -103,7 +111,7 @@ func TestIdleKeysAreForgotten(t *testing.T) {
 			require.NoError(t, err)
 		}
 		n, slots := known()
-		require.Equal(t, flood, n, "a look left something behind, or a key was forgotten")
+		require.Equal(t, flood+2, n, "a look left something behind, or a key was forgotten")
 		require.LessOrEqual(t, slots, 8*flood)
 
 		time.Sleep(2 * time.Minute) // a sliding window remembers the one before
@@ -123,13 +131,13 @@ func TestForgottenBucket(t *testing.T) {
 		require.NoError(t, err)
 		_, err = l.Allow(t.Context(), "k")
 		require.NoError(t, err)
-		b, s := bucketOf(l.local, "k"), l.local.table.shard(l.local.table.hash("k"))
+		b, s := l.local.bucket("k"), l.local.table.shard(l.local.table.hash("k"))
 		s.sweep(l.rules, l.local.now())
-		require.Same(t, b, bucketOf(l.local, "k"), "its unit is not there again")
+		require.Same(t, b, l.local.bucket("k"), "its unit is not there again")
 		time.Sleep(time.Second)
 		var v verdict
 		s.sweep(l.rules, l.local.now())
-		require.Nil(t, bucketOf(l.local, "k"))
+		require.Nil(t, l.local.bucket("k"))
 		require.False(t, b.take(l.local, run{n: 1, k: 1}, &v))
 		for range 2 {
 			l.local.take("k", run{n: 1, k: 1}, &v)

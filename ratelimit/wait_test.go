@@ -198,7 +198,7 @@ func TestCancelTooLate(t *testing.T) {
 			_, err := l.Allow(ctx, fmt.Sprint(i))
 			require.NoError(t, err)
 		}
-		require.Nil(t, bucketOf(l.local, "k"), "the key was not forgotten")
+		require.Nil(t, l.local.bucket("k"), "the key was not forgotten")
 		r, err := l.AllowN(ctx, "k", 5)
 		require.NoError(t, err)
 		require.True(t, r.OK())
