@@ -22,7 +22,7 @@
 // from one. Other processes forget the key when they hear of it, a round trip later.
 // One that cannot hear counts all it has as old after three seconds without a
 // heartbeat, keeps nothing longer than a second from then on, and begins anew when
-// it hears again.
+// it hears again. So does one that hears everything, but three seconds late.
 //
 // A Get in this process that begins after Set sees the value or a later write,
 // whatever the local level had room for.
