@@ -18,6 +18,8 @@ import (
 	gocache "github.com/go-redis/cache/v9"
 	"github.com/maypok86/otter/v2"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/rueidis"
+	"github.com/redis/rueidis/rueidisaside"
 	"github.com/viccon/sturdyc"
 	"github.com/zeromicro/go-zero/core/collection"
 	"github.com/zeromicro/go-zero/core/logx"
@@ -133,6 +135,19 @@ var redisCaches = []struct {
 	}},
 }
 
+// rueidisAside keeps values in Redis and, as the server tells it what changes
+// there, in the process as well: its hits are local ones.
+func rueidisAside(b *testing.B, load source) getter {
+	c, err := rueidisaside.NewClient(rueidisaside.ClientOption{
+		ClientOption: rueidis.ClientOption{InitAddress: []string{newClient(b).Options().Addr}},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(c.Close)
+	return func(ctx context.Context, key string) (string, error) { return c.Get(ctx, cacheTTL, key, load) }
+}
+
 func openCache(b *testing.B, rdb *redis.Client, src cache.Source[string, string]) *cache.Cache[string, string] {
 	b.Helper()
 	c, err := cache.New(rdb, "bench", src, cache.Options{TTL: cacheTTL, Local: -1, Timeout: 10 * time.Second})
@@ -165,9 +180,9 @@ func fillCache(b *testing.B, get getter) {
 }
 
 func BenchmarkCacheHit(b *testing.B) {
-	for _, c := range localCaches {
-		b.Run(c.name, func(b *testing.B) {
-			get := c.make(b, echo)
+	hit := func(make func(b *testing.B, load source) getter) func(b *testing.B) {
+		return func(b *testing.B) {
+			get := make(b, echo)
 			fillCache(b, get)
 			ctx := context.Background()
 			b.ReportAllocs()
@@ -176,14 +191,18 @@ func BenchmarkCacheHit(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-		})
+		}
 	}
+	for _, c := range localCaches {
+		b.Run(c.name, hit(c.make))
+	}
+	b.Run("rueidisaside", hit(rueidisAside))
 }
 
 func BenchmarkCacheHitParallel(b *testing.B) {
-	for _, c := range localCaches {
-		b.Run(c.name, func(b *testing.B) {
-			get := c.make(b, echo)
+	hit := func(make func(b *testing.B, load source) getter) func(b *testing.B) {
+		return func(b *testing.B) {
+			get := make(b, echo)
 			fillCache(b, get)
 			b.ReportAllocs()
 			b.ResetTimer()
@@ -196,8 +215,12 @@ func BenchmarkCacheHitParallel(b *testing.B) {
 					}
 				}
 			})
-		})
+		}
 	}
+	for _, c := range localCaches {
+		b.Run(c.name, hit(c.make))
+	}
+	b.Run("rueidisaside", hit(rueidisAside))
 }
 
 func BenchmarkCacheRemoteHit(b *testing.B) {
@@ -252,6 +275,9 @@ func BenchmarkCacheColdStampede(b *testing.B) {
 			stampede(b, func(load source) getter { return c.make(b, rdb, load) })
 		})
 	}
+	b.Run("rueidisaside/level=redis", func(b *testing.B) {
+		stampede(b, func(load source) getter { return rueidisAside(b, load) })
+	})
 }
 
 // failing lets 64 callers retry a key for a second whose load fails, and reports
@@ -296,6 +322,9 @@ func BenchmarkCacheFailingLoader(b *testing.B) {
 			failing(b, func(load source) getter { return c.make(b, rdb, load) })
 		})
 	}
+	b.Run("rueidisaside/level=redis", func(b *testing.B) {
+		failing(b, func(load source) getter { return rueidisAside(b, load) })
+	})
 }
 
 // A hundred keys that are in Redis. mget is one MGET of raw values, which no cache

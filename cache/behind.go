@@ -36,7 +36,8 @@ type behind[K comparable, V any] struct {
 	mu      sync.Mutex
 	values  map[string]*waiting[K, V]
 	seq     uint64
-	wake    chan struct{} // holds a token while something waits
+	writing map[string]struct{} // names that are on their way into values
+	wake    chan struct{}       // holds a token while something waits
 	running bool
 }
 
@@ -50,6 +51,7 @@ func (b *behind[K, V]) init() {
 		b.order[i] = make(chan struct{}, 1)
 	}
 	b.values = make(map[string]*waiting[K, V])
+	b.writing = make(map[string]struct{})
 	b.wake = make(chan struct{}, 1)
 }
 
@@ -69,12 +71,24 @@ func (b *behind[K, V]) waiting() int {
 	return len(b.values)
 }
 
-// room reports whether a write of name can wait.
+// room reports whether a write of name can wait. If so, done must be called.
 func (b *behind[K, V]) room(name string, most int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, ok := b.values[name]
-	return ok || len(b.values) < most
+	if _, ok := b.values[name]; ok {
+		return true
+	}
+	if len(b.values)+len(b.writing) >= most {
+		return false
+	}
+	b.writing[name] = struct{}{}
+	return true
+}
+
+func (b *behind[K, V]) done(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.writing, name)
 }
 
 func (b *behind[K, V]) put(name string, w Write[K, V]) {
@@ -92,7 +106,8 @@ func (b *behind[K, V]) put(name string, w Write[K, V]) {
 // gives the newest value of each key to its Sink, in batches.
 //
 // What waits is in this process alone: it is lost if the process dies, which is the
-// price; Redis has it until its TTL ends. Until it is stored this process loads
+// price; Redis has it until its TTL ends. That is what was written in the last 50 ms
+// and since the batch began that is being stored, and more while the Sink fails. Until it is stored this process loads
 // it from what waits, while another one that finds it neither in Redis nor
 // locally loads the old value. ErrOverloaded means that Options.Pending keys wait;
 // after any error nothing was taken to be stored.
@@ -108,6 +123,7 @@ func (c *Cache[K, V]) WriteBehind(ctx context.Context, key K, value V) error {
 	if !c.behind.room(name, c.opts.Pending) {
 		return fmt.Errorf("%w: %d keys wait to be stored in cache %q", ErrOverloaded, c.opts.Pending, c.name)
 	}
+	defer c.behind.done(name)
 	if err := c.Set(ctx, key, value); err != nil {
 		return err
 	}

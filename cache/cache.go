@@ -85,17 +85,24 @@ func New[K comparable, V any](rdb redis.UniversalClient, name string, src Source
 	if rdb == nil && opts.Local < 0 {
 		return nil, fmt.Errorf("%w: rdb is nil and Options.Local is -1: there is nowhere to keep anything", ErrInvalid)
 	}
+	if _, ok := rdb.(*redis.Ring); ok {
+		return nil, fmt.Errorf("%w: rdb is a Ring, which has no one server for all subscriptions; want a Client or a ClusterClient", ErrInvalid)
+	}
+	if opts.RefreshAfter > 0 && src.Load == nil {
+		return nil, fmt.Errorf("%w: Options.RefreshAfter %v, but Source.Load is nil", ErrInvalid, opts.RefreshAfter)
+	}
 	if n := poolSize(rdb); n > 0 && n < 4 {
 		return nil, fmt.Errorf("%w: PoolSize %d of the Redis client, want at least 4: one connection listens for deletes", ErrInvalid, n)
 	}
 	c := &Cache[K, V]{
 		name: name, src: src, keyName: keyName, opts: opts,
-		group: lifetime.New(), closing: make(chan struct{}), flights: newFlights[K, V](opts.MaxWaiters), outage: newBucket(opts.OutageLoads),
+		group: lifetime.New(), closing: make(chan struct{}), outage: newBucket(opts.OutageLoads),
 	}
 	c.behind.init()
 	if c.local, err = newLocal[V](opts.Local); err != nil {
 		return nil, fmt.Errorf("%w: Options.Local %d: %w", ErrInvalid, opts.Local, err)
 	}
+	c.flights = newFlights[K, V](opts.MaxWaiters, c.local.unchanged)
 	if rdb != nil {
 		c.remote = newRemote(rdb, opts, name)
 		c.redo = newRedo(c.group, c.dropNames, opts.Logger)

@@ -186,3 +186,46 @@ func TestFailuresCoolDown(t *testing.T) {
 		require.EqualValues(t, 2, d.loads.Load())
 	})
 }
+
+// A key is deleted while it is loaded: who asked before gets what the load brings,
+// and nobody afterwards.
+func TestDeleteDuringALoad(t *testing.T) {
+	test := func(t *testing.T, rdb redis.UniversalClient) {
+		ctx, d := t.Context(), newDB("1", "old")
+		d.block = make(chan struct{})
+		c := open(t, rdb, d, Options{})
+		connected(t, c)
+		before := make(chan string)
+		go func() {
+			v, err := c.Get(ctx, "1")
+			if err != nil {
+				t.Error(err)
+			}
+			before <- v
+		}()
+		require.Eventually(t, func() bool { return d.loads.Load() == 1 }, 10*time.Second, time.Millisecond)
+		d.set("1", "new")
+		require.NoError(t, c.Delete(ctx, "1"))
+		after := make(chan string)
+		go func() {
+			v, err := c.Get(ctx, "1")
+			if err != nil {
+				t.Error(err)
+			}
+			after <- v
+		}()
+		require.Eventually(t, func() bool { return d.loads.Load() == 2 }, 10*time.Second, time.Millisecond)
+		close(d.block)
+		require.Equal(t, "old", <-before)
+		require.Equal(t, "new", <-after)
+		v, err := c.Get(ctx, "1")
+		require.NoError(t, err)
+		require.Equal(t, "new", v)
+		e, ok, err := c.Peek(ctx, "1")
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.Equal(t, "new", e.Value)
+	}
+	redistest.Each(t, test)
+	t.Run("without Redis", func(t *testing.T) { test(t, nil) })
+}

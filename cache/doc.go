@@ -22,7 +22,7 @@
 // from one. Other processes forget the key when they hear of it, a round trip later.
 // One that cannot hear counts all it has as old after three seconds without a
 // heartbeat, keeps nothing longer than a second from then on, and begins anew when
-// it hears again.
+// it hears again. So does one that hears everything, but three seconds late.
 //
 // A Get in this process that begins after Set sees the value or a later write,
 // whatever the local level had room for.
@@ -37,7 +37,8 @@
 // that loses the Delete. The modes AddRefill and Plain give up the promise on
 // Delete towards loads in Redis, as they describe.
 //
-// Redis is no place to keep what is nowhere else. A write that waits to be written
+// Redis is no place to keep what is nowhere else, and without Redis the local level
+// is none: what it has no room for is loaded again. A write that waits to be written
 // behind is lost with its process.
 //
 // A stale answer (Options.StaleFor) may have been deleted by another process while
@@ -76,7 +77,9 @@
 // Failing over: the same. A write or delete that the new master never heard of is
 // undone: the old value may be in Redis until its TTL ends.
 //
-// Out of memory: Set fails, loads are answered and stay local, deletes succeed.
+// Out of memory, where nothing may be evicted: what is there is answered, and what is
+// missing as if Redis were down, so that each process loads for itself. Deletes
+// succeed. Set fails with ErrUnavailable, and the key is deleted.
 //
 // # Cost per call
 //

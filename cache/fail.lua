@@ -18,10 +18,10 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if string.sub(lease, 1, 1) == 'E' then
   return math.max(0, tonumber(string.sub(lease, 14, 26)) - now)
 end
-if ARGV[2] == '0' then
-  redis.call('UNLINK', KEYS[1])
-  return 0
-end
+-- First of all, as a server that is out of memory refuses a script's first write
+-- only if that may need some, and no later one.
+redis.call('UNLINK', KEYS[1])
+if ARGV[2] == '0' then return 0 end
 local failures = tonumber(string.sub(lease, 14, 15))
 local cool = math.min(tonumber(ARGV[3]), tonumber(ARGV[2]) * 2 ^ failures)
 cool = math.max(1, math.floor(cool * tonumber(ARGV[4]) / 1000))

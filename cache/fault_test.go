@@ -1,15 +1,22 @@
 package cache
 
 import (
+	"context"
 	"crypto/sha1"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillway-go/spillway/internal/lifetime"
 	"github.com/spillway-go/spillway/internal/redistest"
 )
 
@@ -267,5 +274,130 @@ func TestCutOff(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "annika", v, "nothing is kept longer than a second")
 		f.Clear()
+	})
+}
+
+// The connection that listens breaks and comes back: what was published meanwhile
+// is lost, and so everything is old.
+func TestReconnectFlushes(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+		f, w := &redistest.Faults{}, &wire{}
+		d, prefix := newDB("1", "ann"), redistest.Prefix(t)
+		a := open(t, env.Client(), d, Options{Prefix: prefix})
+		b := open(t, env.Client(w.Options, f.Options), d, Options{Prefix: prefix})
+		time.Sleep(3 * heartbeat)
+		require.Equal(t, "ann", get(t, b, "1"))
+		gaps := b.Stats().Gaps
+		f.Add(redistest.Rule{Do: redistest.RefuseDial, Times: -1})
+		w.cut()
+		d.set("1", "anna")
+		require.NoError(t, a.Delete(t.Context(), "1"))
+		require.Equal(t, "ann", get(t, b, "1"), "b cannot know")
+		f.Clear()
+		begun := time.Now()
+		for b.Stats().Gaps == gaps {
+			time.Sleep(time.Millisecond)
+		}
+		require.Less(t, time.Since(begun), heartbeat, "before the numbers tell")
+		require.Equal(t, "anna", get(t, b, "1"))
+		require.Zero(t, b.Stats().Heard)
+	})
+}
+
+// What is heard late is as good as not heard: a process that hears itself with a
+// delay knows that it may be missing what others did meanwhile.
+func TestLateMessages(t *testing.T) {
+	for lag, cut := range map[time.Duration]bool{200 * time.Millisecond: false, 10 * time.Second: true} {
+		redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+			w := &wire{}
+			d, prefix := newDB("1", "v0"), redistest.Prefix(t)
+			a := open(t, env.Client(), d, Options{Prefix: prefix})
+			b := open(t, env.Client(w.Options), d, Options{Prefix: prefix})
+			time.Sleep(3 * heartbeat)
+			require.Equal(t, "v0", get(t, b, "1"))
+			w.bus(lag, false)
+			for i := range 30 {
+				v := fmt.Sprint("v", i+1)
+				d.set("1", v)
+				require.NoError(t, a.Delete(t.Context(), "1"))
+				time.Sleep(heardWithin)
+				require.Equal(t, v, get(t, b, "1"))
+				require.Equal(t, cut, b.Stats().CutOff)
+			}
+			w.bus(0, false)
+			time.Sleep(2 * lag)
+			time.Sleep(2 * heartbeat)
+			require.False(t, b.Stats().CutOff)
+		})
+	}
+}
+
+// A consumer of the database's log deletes what it reads there, again and again
+// and late: nobody ever gets more than a miss of it.
+func TestReplayedDeletes(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx, d, prefix := t.Context(), newDB(), redistest.Prefix(t)
+		c, consumer := open(t, rdb, d, Options{Prefix: prefix}), open(t, rdb, d, Options{Prefix: prefix})
+		connected(t, c, consumer)
+		for i := range 10 {
+			v := strconv.Itoa(i)
+			d.set("1", v)
+			for range 3 {
+				require.NoError(t, consumer.Delete(ctx, "1", "1", "never there"))
+				require.NoError(t, c.Delete(ctx, "1"))
+				require.Equal(t, v, get(t, c, "1"))
+				require.Equal(t, v, get(t, consumer, "1"))
+			}
+		}
+	})
+}
+
+// What failed to be deleted is remembered once a key, as many as there is room
+// for; what was given up is counted.
+func TestRedoIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		group := lifetime.New()
+		var mu sync.Mutex
+		down, tried, rounds := true, map[string]int{}, 0
+		var r *redo
+		r = newRedo(group, func(_ context.Context, names []string) []error {
+			mu.Lock()
+			defer mu.Unlock()
+			rounds++
+			errs := make([]error, len(names))
+			for i, name := range names {
+				tried[name]++
+				if errs[i] = ErrUnavailable; !down {
+					errs[i] = nil
+					r.done(name)
+				}
+			}
+			return errs
+		}, slog.New(slog.DiscardHandler))
+		for i := range maxRedo + 10 {
+			r.add(strconv.Itoa(i))
+			r.add("0")
+		}
+		n, lost := r.waiting()
+		require.Equal(t, maxRedo, n)
+		require.EqualValues(t, 10, lost)
+		time.Sleep(time.Minute)
+		mu.Lock()
+		require.InDelta(t, 6+60/5, rounds, 2, "after 0.1, 0.2, 0.4, …, 5 s")
+		down = false
+		mu.Unlock()
+		time.Sleep(time.Minute)
+		n, _ = r.waiting()
+		require.Zero(t, n)
+		r.add("later")
+		time.Sleep(time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		for i := range maxRedo {
+			require.Positive(t, tried[strconv.Itoa(i)])
+		}
+		require.Equal(t, 1, tried["later"])
+		r.stop()
+		require.NoError(t, group.Drain(t.Context()))
 	})
 }

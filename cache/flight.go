@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -16,7 +17,8 @@ type flight[K, V any] struct {
 	hash uint64
 
 	seen  string   // which entry Redis had; see entryName
-	old   *item[V] // its value, if it can be read
+	old   *item[V] // it, if it is stale
+	oldAt mark     // when that was read
 	force bool     // load whatever Redis has
 	quiet bool     // nobody waits: give up where another process loads
 
@@ -33,34 +35,36 @@ type flight[K, V any] struct {
 // flights holds the flights under way, at most one a key, and the keys whose
 // last load failed.
 type flights[K, V any] struct {
-	shards [64]shard[K, V]
-	most   int // waiters of one flight
+	shards    [64]shard[K, V]
+	most      int                                // waiters of one flight
+	unchanged func(hash uint64, since mark) bool // nothing was deleted since
 }
 
 type shard[K, V any] struct {
 	mu         sync.Mutex
 	flights    map[string]*flight[K, V]
 	refreshing map[string]struct{}
-	cool       map[string]*cooldown
+	cool       map[string]*cooldown[V]
 }
 
 // A cooldown is the time in which a key is not loaded again.
-type cooldown struct {
+type cooldown[V any] struct {
 	until, forget time.Time
 	failures      int
 	err           error
+	old           *item[V] // what Redis had, if it is stale
 }
 
 // maxCooling bounds the cool-downs of a shard.
 const maxCooling = 1024
 
-func newFlights[K, V any](most int) *flights[K, V] {
-	fs := &flights[K, V]{most: most}
+func newFlights[K, V any](most int, unchanged func(hash uint64, since mark) bool) *flights[K, V] {
+	fs := &flights[K, V]{most: most, unchanged: unchanged}
 	for i := range fs.shards {
 		s := &fs.shards[i]
 		s.flights = make(map[string]*flight[K, V])
 		s.refreshing = make(map[string]struct{})
-		s.cool = make(map[string]*cooldown)
+		s.cool = make(map[string]*cooldown[V])
 	}
 	return fs
 }
@@ -69,24 +73,25 @@ func newFlights[K, V any](most int) *flights[K, V] {
 func (fs *flights[K, V]) shard(hash uint64) *shard[K, V] { return &fs.shards[hash>>32%64] }
 
 // join returns the flight of name, and whether the caller has to fly it. The
-// error is that of a load that failed a moment ago, or ErrOverloaded.
-func (fs *flights[K, V]) join(key K, name string, hash uint64) (f *flight[K, V], lead bool, err error) {
+// error is that of a load that failed a moment ago, with what was stale then, or
+// ErrOverloaded.
+func (fs *flights[K, V]) join(key K, name string, hash uint64) (f *flight[K, V], lead bool, old *item[V], err error) {
 	s := fs.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if f := s.flights[name]; f != nil {
 		if f.waiters >= fs.most {
-			return nil, false, fmt.Errorf("%w: %d callers wait for this key", ErrOverloaded, f.waiters)
+			return nil, false, nil, fmt.Errorf("%w: %d callers wait for this key", ErrOverloaded, f.waiters)
 		}
 		f.waiters++
-		return f, false, nil
+		return f, false, nil, nil
 	}
-	if err := s.cooling(name); err != nil {
-		return nil, false, err
+	if c := s.cooling(name); c != nil {
+		return nil, false, c.old, c.err
 	}
 	f = &flight[K, V]{key: key, name: name, hash: hash, done: make(chan struct{}), waiters: 1}
 	s.flights[name] = f
-	return f, true, nil
+	return f, true, nil, nil
 }
 
 // leave takes one waiter out. If it was the last, and stop is set, the flight
@@ -146,12 +151,15 @@ func (s *shard[K, V]) forget(f *flight[K, V]) {
 }
 
 // detach lets the flight of name end without anybody joining it any more: what
-// it found may be what was just deleted.
+// it found may be what was just deleted. What is kept for a cool-down may be too.
 func (fs *flights[K, V]) detach(name string, hash uint64) {
 	s := fs.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.flights, name)
+	if c := s.cool[name]; c != nil {
+		c.old = nil
+	}
 }
 
 // refresh reports whether the caller shall load name in the background, and has
@@ -175,38 +183,45 @@ func (fs *flights[K, V]) refreshed(name string, hash uint64) {
 }
 
 // cooling returns why name is not loaded now, or nil.
-func (s *shard[K, V]) cooling(name string) error {
+func (s *shard[K, V]) cooling(name string) *cooldown[V] {
 	if len(s.cool) == 0 {
 		return nil
 	}
 	if c := s.cool[name]; c != nil && time.Now().Before(c.until) {
-		return c.err
+		return c
 	}
 	return nil
 }
 
-// chill begins a cool-down of name: as long as left, or if that is 0, twice as
+// chill begins a cool-down of f's key: as long as left, or if that is 0, twice as
 // long as the last one, less up to a fifth.
-func (fs *flights[K, V]) chill(name string, hash uint64, left time.Duration, err error, jitter func(time.Duration) time.Duration) {
-	s := fs.shard(hash)
+func (fs *flights[K, V]) chill(f *flight[K, V], left time.Duration, err error) {
+	s := fs.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	c := s.cool[name]
+	c := s.cool[f.name]
 	if c == nil {
 		if len(s.cool) >= maxCooling {
 			s.sweep(now)
 		}
-		c = &cooldown{}
-		s.cool[name] = c
+		c = &cooldown[V]{}
+		s.cool[f.name] = c
 	} else if now.After(c.forget) {
 		c.failures = 0
 	}
 	if left == 0 {
-		left = jitter(min(maxCool, firstCool<<min(c.failures, 10)))
+		left = min(maxCool, firstCool<<min(c.failures, 10))
+		left -= rand.N(left / 5)
 	}
 	c.failures++
 	c.until, c.forget, c.err = now.Add(left), now.Add(2*left+maxCool), err
+	// A delete bumps the generation first and comes by here, at detach, after
+	// that: whichever of the two is first, what was deleted does not stay.
+	c.old = nil
+	if f.old != nil && fs.unchanged(f.hash, f.oldAt) {
+		c.old = f.old
+	}
 }
 
 // sweep makes room: what is over goes, or else anything.

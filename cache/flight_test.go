@@ -2,7 +2,10 @@ package cache
 
 import (
 	"context"
+	"crypto/sha1"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -290,4 +293,237 @@ func TestCloseWaitsForLoads(t *testing.T) {
 		require.ErrorIs(t, c.Close(ctx), context.DeadlineExceeded)
 		require.Error(t, <-got)
 	})
+}
+
+// Two processes find a key nowhere. One of them is slow, and asks for the lease
+// when the other has loaded, stored, and given it back: it must not load again.
+func TestLeaseIsForWhatWasSeen(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx, d, prefix := t.Context(), newDB("1", "ann"), redistest.Prefix(t)
+		a, b := open(t, rdb, d, Options{Prefix: prefix}), open(t, rdb, d, Options{Prefix: prefix})
+		slow := &flight[string, string]{key: "1", name: "1", hash: b.local.hash("1"), done: make(chan struct{})}
+		e, err := b.remote.read(ctx, "1")
+		require.NoError(t, err)
+		require.Nil(t, b.take(slow, e, b.local.mark(slow.hash)))
+		require.Equal(t, "ann", get(t, a, "1"))
+		it, err := b.fetch(ctx, slow, nil)
+		require.NoError(t, err)
+		require.Equal(t, "ann", it.value)
+		require.EqualValues(t, 1, d.loads.Load())
+	})
+}
+
+// All who wait get the error of the one load, and who comes next gets it at once.
+func TestWaitersShareAFailure(t *testing.T) {
+	for _, local := range []bool{true, false} {
+		redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+			var rdb redis.UniversalClient
+			if !local {
+				rdb = env.Client()
+			}
+			d := newDB()
+			d.block = make(chan struct{})
+			boom := errors.New("boom")
+			d.fail(boom)
+			c := open(t, rdb, d, Options{})
+			var failed atomic.Int64
+			var wg sync.WaitGroup
+			for range 100 {
+				wg.Go(func() {
+					if _, err := c.Get(t.Context(), "1"); errors.Is(err, boom) && errors.Is(err, ErrLoad) {
+						failed.Add(1)
+					}
+				})
+			}
+			synctest.Wait()
+			close(d.block)
+			wg.Wait()
+			require.EqualValues(t, 100, failed.Load())
+			begun := time.Now()
+			_, err := c.Get(t.Context(), "1")
+			require.ErrorIs(t, err, boom)
+			require.Zero(t, time.Since(begun))
+			require.EqualValues(t, 1, d.loads.Load())
+		})
+	}
+}
+
+// A cancellation says nothing about the source: it is told to those who waited,
+// and the next one loads at once, in whatever process.
+func TestCancellationsAreNotRemembered(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+		d, prefix := newDB("1", "ann"), redistest.Prefix(t)
+		a, b := open(t, env.Client(), d, Options{Prefix: prefix}), open(t, env.Client(), d, Options{Prefix: prefix})
+		for range 5 {
+			for _, c := range []*Cache[string, string]{a, b} {
+				d.fail(fmt.Errorf("the driver: %w", context.Canceled))
+				_, err := c.Get(t.Context(), "1")
+				require.ErrorIs(t, err, ErrLoad)
+				require.ErrorIs(t, err, context.Canceled)
+			}
+		}
+		require.EqualValues(t, 10, d.loads.Load())
+		d.fail(nil)
+		require.Equal(t, "ann", get(t, b, "1"))
+	})
+}
+
+// A load runs on a ctx of its own: with the values of who asked first, without
+// anybody's deadline, until its timeout.
+func TestLoadsHaveTheirOwnContext(t *testing.T) {
+	type key struct{}
+	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+		c := openSource(t, env.Client(), Source[string, string]{Load: func(ctx context.Context, _ string) (string, error) {
+			if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) != 3*time.Second {
+				t.Error("deadline", deadline, ok)
+			}
+			if v := ctx.Value(key{}); v != "trace" {
+				t.Error("value", v)
+			}
+			<-ctx.Done()
+			return "", ctx.Err()
+		}}, Options{LoadTimeout: 3 * time.Second})
+		first, cancel := context.WithTimeout(context.WithValue(t.Context(), key{}, "trace"), time.Second)
+		defer cancel()
+		begun := time.Now()
+		go func() { _, _ = c.Get(first, "1") }()
+		synctest.Wait()
+		second, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		go func() {
+			_, err := c.Get(second, "1")
+			if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrLoad) || time.Since(begun) != 2*time.Second {
+				t.Error("a waiter obeys its own ctx:", time.Since(begun), err)
+			}
+		}()
+		_, err := c.Get(t.Context(), "1")
+		require.ErrorIs(t, err, ErrLoad)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, 3*time.Second, time.Since(begun))
+	})
+}
+
+// In a cool-down and under too many waiters callers get what is stale, with and
+// without a local level, until it is deleted.
+func TestStaleInsteadOfErrors(t *testing.T) {
+	for _, size := range []int{0, -1} {
+		redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+			d, prefix := newDB("1", "old"), redistest.Prefix(t)
+			opts := Options{Prefix: prefix, Local: size, TTL: time.Second, StaleFor: time.Hour, Jitter: -1, EarlyRefresh: -1, MaxWaiters: 1}
+			writer, c := open(t, env.Client(), d, opts), open(t, env.Client(), d, opts)
+			begin()
+			require.Equal(t, "old", get(t, writer, "1"))
+			time.Sleep(2 * time.Second)
+			d.fail(errors.New("boom"))
+			for range 50 {
+				require.Equal(t, "old", get(t, c, "1"))
+				many, err := c.GetMany(t.Context(), []string{"1"})
+				require.NoError(t, err)
+				require.Equal(t, map[string]string{"1": "old"}, many)
+			}
+			require.EqualValues(t, 2, d.loads.Load(), "one, and one that failed")
+			require.EqualValues(t, 100, c.Stats().Stale)
+
+			if size == 0 {
+				// Its own level knows what is stale without asking anybody.
+				require.Equal(t, "old", get(t, writer, "1"))
+				d.fail(nil)
+				d.block = make(chan struct{})
+				time.Sleep(maxCool)
+				waits := make(chan error)
+				go func() { _, err := writer.Get(t.Context(), "1"); waits <- err }()
+				synctest.Wait()
+				require.Equal(t, "old", get(t, writer, "1"), "one waiter is enough")
+				close(d.block)
+				require.NoError(t, <-waits)
+				time.Sleep(2 * time.Second)
+				d.fail(errors.New("boom"))
+				require.Equal(t, "old", get(t, c, "1"))
+			}
+			require.NoError(t, writer.Delete(t.Context(), "1"))
+			synctest.Wait()
+			_, err := c.Get(t.Context(), "1")
+			require.ErrorIs(t, err, ErrLoad, "what was deleted is not stale, but gone")
+		})
+	}
+}
+
+// Whoever leaves takes no lease with him that nobody knows of: the next one need
+// not wait for its end.
+func TestAbandonedLeases(t *testing.T) {
+	opts := Options{CancelAbandoned: true, LoadTimeout: time.Minute}
+	soon := func(t *testing.T, c *Cache[string, string]) {
+		t.Helper()
+		begun := time.Now()
+		require.Equal(t, "ann", get(t, c, "1"))
+		require.Less(t, time.Since(begun), time.Second)
+	}
+	t.Run("as it is asked for", func(t *testing.T) {
+		redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+			f := &redistest.Faults{}
+			d := newDB("1", "ann")
+			c := open(t, env.Client(f.Options), d, opts)
+			_, _ = c.Get(t.Context(), "2") // the server learns the scripts
+			sum := sha1.Sum([]byte(leaseLua))
+			f.Add(redistest.Rule{Do: redistest.DelayReply, Match: hex.EncodeToString(sum[:]), Delay: 2 * time.Second})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := c.Get(ctx, "1")
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			time.Sleep(2 * time.Second)
+			require.Equal(t, 1, f.Fired(redistest.DelayReply))
+			require.EqualValues(t, 1, d.loads.Load(), "that of the other key")
+			soon(t, c)
+		})
+	})
+	t.Run("under a loader that does not obey", func(t *testing.T) {
+		redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+			var loads atomic.Int64
+			c := openSource(t, env.Client(), Source[string, string]{Load: func(context.Context, string) (string, error) {
+				loads.Add(1)
+				time.Sleep(2 * time.Second)
+				return "ann", nil
+			}}, opts)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := c.Get(ctx, "1")
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			time.Sleep(2 * time.Second)
+			soon(t, c)
+			require.EqualValues(t, 1, loads.Load(), "what it brought was kept")
+		})
+	})
+}
+
+// While keys are loaded there is one goroutine a key beside those who wait.
+func TestGoroutines(t *testing.T) {
+	const callers, keys = 200, 7
+	for _, local := range []bool{true, false} {
+		var rdb redis.UniversalClient
+		if !local {
+			rdb = redistest.Shared(t).Client()
+		}
+		d := newDB()
+		for k := range keys {
+			d.set(fmt.Sprint(k), "x")
+		}
+		d.block = make(chan struct{})
+		c := open(t, rdb, d, Options{})
+		connected(t, c)
+		before := runtime.NumGoroutine()
+		var wg sync.WaitGroup
+		for i := range callers {
+			wg.Go(func() {
+				if _, err := c.Get(t.Context(), fmt.Sprint(i%keys)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		// Eventually has one too; those that carry round trips are there for a moment.
+		most := before + callers + keys + 1
+		require.Eventually(t, func() bool { return d.loads.Load() == keys && runtime.NumGoroutine() <= most }, 20*time.Second, time.Millisecond)
+		require.GreaterOrEqual(t, runtime.NumGoroutine(), callers+keys)
+		close(d.block)
+		wg.Wait()
+	}
 }

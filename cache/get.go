@@ -91,9 +91,9 @@ func (c *Cache[K, V]) find(ctx context.Context, key K, name string, hash uint64)
 		c.stats.guarded.Add(1)
 		return &item[V]{name: name, flags: flagNull}, nil
 	}
-	f, lead, err := c.flights.join(key, name, hash)
+	f, lead, old, err := c.flights.join(key, name, hash)
 	if err != nil {
-		return c.orStale(name, hash, nil, err)
+		return c.orStale(name, hash, old, err)
 	}
 	if lead {
 		c.lead(ctx, f)
@@ -180,7 +180,7 @@ func (c *Cache[K, V]) take(f *flight[K, V], e entry, m mark) *item[V] {
 		return nil
 	}
 	if it.hard <= m.at {
-		f.old = it
+		f.old, f.oldAt = it, m
 		return nil
 	}
 	if c.bus.cut() {

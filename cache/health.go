@@ -39,6 +39,13 @@ func (h health) report(ctx context.Context, err error) {
 	}
 }
 
+// saidNo reports whether the server itself refused a call: it is up, and out of
+// memory for example, so that a call which needs none may succeed.
+func saidNo(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply)
+}
+
 // A bucket lets so many loads a second through.
 type bucket struct {
 	mu   sync.Mutex

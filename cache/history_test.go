@@ -1,13 +1,17 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,7 +54,8 @@ type history struct {
 	writing map[string]chan struct{} // writers of one row follow each other; no mutex, which stops a bubble's time
 	own     map[node]map[string]int  // by node: what its deletes and writes have confirmed
 	all     map[string]int           // what any node's have
-	told    map[string][]confirmed   // in order
+	heard   map[string]int           // what any node's have, so long ago that all have heard it
+	told    map[string][]confirmed   // what came after that, in order
 	wrong   []string
 	done    int
 }
@@ -65,13 +70,25 @@ type confirmed struct {
 // before (a load, a lost reply).
 const heardWithin = patience + cutTTL + time.Second
 
-func newHistory(keys int) *history {
-	h := &history{rows: map[string]int{}, writing: map[string]chan struct{}{}, own: map[node]map[string]int{}, all: map[string]int{}, told: map[string][]confirmed{}}
-	for i := range keys {
-		h.rows["k"+strconv.Itoa(i)] = 1
-		h.writing["k"+strconv.Itoa(i)] = make(chan struct{}, 1)
+func newHistory() *history {
+	h := &history{rows: map[string]int{}, writing: map[string]chan struct{}{}, own: map[node]map[string]int{}, all: map[string]int{}, heard: map[string]int{}, told: map[string][]confirmed{}}
+	for _, key := range slices.Concat(busyKeys, calmKeys) {
+		h.rows[key] = 1
+		h.writing[key] = make(chan struct{}, 1)
 	}
 	return h
+}
+
+// Busy keys change all the time, for whatever happens at once. Calm ones change
+// every few seconds: what a process missed of them no later change makes up for.
+var busyKeys, calmKeys = keyNames("busy", 6), keyNames("calm", 40)
+
+func keyNames(kind string, n int) []string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = kind + strconv.Itoa(i)
+	}
+	return names
 }
 
 // load reads a row, and takes its time to bring it.
@@ -117,11 +134,11 @@ func (h *history) read(ctx context.Context, n node, key string, raw bool) {
 	if raw {
 		floor = h.all[key]
 	}
-	for _, c := range h.told[key] {
-		if time.Since(c.at) > heardWithin {
-			floor = max(floor, c.value)
-		}
+	for len(h.told[key]) > 0 && time.Since(h.told[key][0].at) > heardWithin {
+		h.heard[key] = h.told[key][0].value // writers of a row follow each other: it grows
+		h.told[key] = h.told[key][1:]
 	}
+	floor = max(floor, h.heard[key])
 	h.mu.Unlock()
 	var v int
 	var err error
@@ -142,83 +159,181 @@ func (h *history) read(ctx context.Context, n node, key string, raw bool) {
 	}
 }
 
-// trouble makes the network of a node bad for a while.
-func trouble(ctx context.Context, f *redistest.Faults, r *rand.Rand) {
-	for {
-		if !sleep(ctx, time.Duration(r.Int64N(int64(4*time.Second)))) {
-			return
+// A wire knows the connections of a client, to cut them also when nothing is
+// sent. What the one that listens hears it can delay or swallow.
+type wire struct {
+	mu     sync.Mutex
+	open   []net.Conn
+	cuts   int
+	lag    time.Duration
+	silent bool
+}
+
+func (w *wire) Options(o *redis.Options) {
+	dial := o.Dialer
+	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err == nil {
+			conn = &wiredConn{Conn: conn, wire: w}
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.open = append(w.open, conn)
 		}
-		switch r.IntN(4) {
-		case 0: // cut off
-			f.Add(redistest.Rule{Do: redistest.RefuseDial, Times: -1})
-			f.Add(redistest.Rule{Do: redistest.CutBefore, Times: -1})
-			sleep(ctx, time.Duration(r.Int64N(int64(6*time.Second))))
-			f.Clear()
-		case 1: // the bus falls silent
-			f.Add(redistest.Rule{Do: redistest.LoseReply, Match: "ping", Times: 1})
-		case 2: // the bus is slow
-			f.Add(redistest.Rule{Do: redistest.DelayReply, Match: "subscribe", Delay: time.Duration(r.Int64N(int64(300 * time.Millisecond)))})
-			f.Add(redistest.Rule{Do: redistest.CutAfter, Match: "ping"})
-		case 3: // replies get lost
-			f.Add(redistest.Rule{Do: redistest.CutAfter, Match: "evalsha", P: 0.1, Times: -1})
-			f.Add(redistest.Rule{Do: redistest.LoseReply, Match: "evalsha", P: 0.01, Times: -1})
-			sleep(ctx, time.Duration(r.Int64N(int64(3*time.Second))))
-			f.Clear()
+		return conn, err
+	}
+}
+
+// bus delays what is heard by at least lag, or swallows it.
+func (w *wire) bus(lag time.Duration, silent bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lag, w.silent = lag, silent
+}
+
+type wiredConn struct {
+	net.Conn
+	wire    *wire
+	listens atomic.Bool
+}
+
+func (c *wiredConn) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("subscribe")) {
+		c.listens.Store(true)
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *wiredConn) Read(p []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(p)
+		if n == 0 || !c.listens.Load() {
+			return n, err
+		}
+		c.wire.mu.Lock()
+		lag, silent := c.wire.lag, c.wire.silent
+		c.wire.mu.Unlock()
+		if !silent {
+			time.Sleep(lag)
+			return n, err
 		}
 	}
 }
 
+func (w *wire) cut() {
+	w.mu.Lock()
+	open := w.open
+	w.open = nil
+	w.cuts++
+	w.mu.Unlock()
+	for _, conn := range open {
+		_ = conn.Close()
+	}
+}
+
+// trouble makes the network of a node bad for a while.
+func trouble(ctx context.Context, f *redistest.Faults, w *wire, r *rand.Rand) {
+	upTo := func(d time.Duration) time.Duration { return time.Duration(r.Int64N(int64(d))) }
+	for sleep(ctx, upTo(6*time.Second)) {
+		switch r.IntN(5) {
+		case 0: // cut off
+			f.Add(redistest.Rule{Do: redistest.RefuseDial, Times: -1})
+			f.Add(redistest.Rule{Do: redistest.CutBefore, Times: -1})
+			w.cut()
+			sleep(ctx, upTo(10*time.Second))
+		case 1: // everything is lost that was under way
+			w.cut()
+		case 2: // the bus falls silent, while its connection lasts
+			w.bus(0, true)
+			sleep(ctx, upTo(5*time.Second))
+		case 3: // the bus is slow, by a little or by more than anybody waits
+			w.bus(upTo([]time.Duration{300 * time.Millisecond, 6 * time.Second}[r.IntN(2)]), false)
+			sleep(ctx, upTo(20*time.Second))
+		case 4: // replies get lost
+			f.Add(redistest.Rule{Do: redistest.CutAfter, Match: "evalsha", P: 0.1, Times: -1})
+			f.Add(redistest.Rule{Do: redistest.LoseReply, Match: "evalsha", P: 0.01, Times: -1})
+			sleep(ctx, upTo(3*time.Second))
+		}
+		f.Clear()
+		w.bus(0, false)
+	}
+}
+
+// A pace is how a history goes.
+type pace struct {
+	calm     bool // with long pauses: it takes a minute instead of seconds
+	troubled bool // with a bad network
+}
+
 // run lets three nodes read and write until so many reads are done, and returns
 // what the oracle found.
-func run(t *testing.T, seed uint64, reads int, troubled bool, open func(rdb *redis.Client, h *history) (node, func())) (h *history) {
+func run(t *testing.T, seed uint64, reads int, p pace, open func(rdb *redis.Client, h *history) (node, func())) (h *history) {
 	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
 		env.Mini.SetTime(time.Now())
-		h = newHistory(6)
+		h = newHistory()
+		begun := time.Now()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var wg sync.WaitGroup
 		for i := range 3 {
-			f := &redistest.Faults{Seed: seed}
-			rdb := env.Client(f.Options, func(o *redis.Options) {
+			f, w := &redistest.Faults{Seed: seed}, &wire{}
+			rdb := env.Client(w.Options, f.Options, func(o *redis.Options) {
 				o.ReadTimeout, o.DialTimeout = 100*time.Millisecond, 100*time.Millisecond
 			})
 			n, done := open(rdb, h)
 			defer done()
 			defer f.Clear()
-			if troubled {
-				wg.Go(func() { trouble(ctx, f, rand.New(rand.NewPCG(seed, uint64(i)))) })
-			}
-			for w := range 4 {
-				r := rand.New(rand.NewPCG(seed, uint64(10*i+w+100)))
+			if p.troubled {
 				wg.Go(func() {
-					for {
-						h.mu.Lock()
-						over := h.done >= reads
-						h.mu.Unlock()
-						if over {
-							cancel()
-							return
+					trouble(ctx, f, w, rand.New(rand.NewPCG(seed, uint64(i))))
+					t.Logf("node %d: %d cuts, %d replies lost, %d and cut, %d dials refused", i, w.cuts,
+						f.Fired(redistest.LoseReply), f.Fired(redistest.CutAfter), f.Fired(redistest.RefuseDial))
+				})
+			}
+			for g := range 4 {
+				r := rand.New(rand.NewPCG(seed, uint64(10*i+g+100)))
+				wg.Go(func() {
+					for !h.over(reads) {
+						h.step(context.WithoutCancel(ctx), n, r)
+						pause := 10 * time.Millisecond
+						if p.calm && r.IntN(50) == 0 {
+							pause = 5 * time.Second
 						}
-						key := "k" + strconv.Itoa(r.IntN(6))
-						switch p := r.IntN(100); {
-						case p < 8:
-							h.update(context.WithoutCancel(ctx), n, key, false)
-						case p < 11:
-							h.update(context.WithoutCancel(ctx), n, key, true)
-						case p < 25:
-							h.read(context.WithoutCancel(ctx), n, key, true)
-						default:
-							h.read(context.WithoutCancel(ctx), n, key, false)
-						}
-						sleep(ctx, time.Duration(r.Int64N(int64(10*time.Millisecond))))
+						sleep(ctx, time.Duration(r.Int64N(int64(pause))))
 					}
+					cancel()
 				})
 			}
 		}
 		wg.Wait()
+		t.Logf("%d reads in %v", h.done, time.Since(begun).Round(time.Second))
 		time.Sleep(2 * time.Second) // go-redis dials once more after too many failures
 	})
 	return h
+}
+
+func (h *history) over(reads int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.done >= reads
+}
+
+// step does one thing at random.
+func (h *history) step(ctx context.Context, n node, r *rand.Rand) {
+	keys, deletes, sets := busyKeys, 8, 11
+	if r.IntN(3) == 0 {
+		keys, deletes, sets = calmKeys, 1, 1
+	}
+	key := keys[r.IntN(len(keys))]
+	switch p := r.IntN(100); {
+	case p < deletes:
+		h.update(ctx, n, key, false)
+	case p < sets:
+		h.update(ctx, n, key, true)
+	case p < 25:
+		h.read(ctx, n, key, true)
+	default:
+		h.read(ctx, n, key, false)
+	}
 }
 
 func soak(small, full int) int {
@@ -237,14 +352,24 @@ func freshSeed(t *testing.T) uint64 {
 // After Delete or Set returns nil, no read from Redis, and none by that process, is
 // older; none by another one is, once it must have heard.
 func TestHistories(t *testing.T) {
-	for _, troubled := range []bool{false, true} {
-		t.Run(fmt.Sprintf("troubled=%v", troubled), func(t *testing.T) {
+	// Short TTLs for all that happens at their ends; long ones so that nothing but
+	// the messages makes a process forget.
+	short := Options{TTL: 2 * time.Second, LocalTTL: 500 * time.Millisecond, NullTTL: 300 * time.Millisecond, RefreshAfter: time.Second}
+	long := Options{TTL: time.Hour, LocalTTL: time.Hour}
+	for _, c := range []struct {
+		name string
+		opts Options
+		pace pace
+	}{
+		{"quiet", short, pace{}},
+		{"troubled", short, pace{calm: true, troubled: true}},
+		{"troubled, long TTLs", long, pace{calm: true, troubled: true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.opts.OutageLoads, c.opts.Timeout = 10_000, 300*time.Millisecond
 			var nodes []*Cache[string, int]
-			h := run(t, freshSeed(t), soak(10_000, 500_000), troubled, func(rdb *redis.Client, h *history) (node, func()) {
-				c, err := New(rdb, "rows", Source[string, int]{Load: h.load}, Options{
-					TTL: 2 * time.Second, LocalTTL: 500 * time.Millisecond, NullTTL: 300 * time.Millisecond, RefreshAfter: time.Second,
-					OutageLoads: 10_000, Timeout: 300 * time.Millisecond,
-				})
+			h := run(t, freshSeed(t), soak(10_000, 350_000), c.pace, func(rdb *redis.Client, h *history) (node, func()) {
+				c, err := New(rdb, "rows", Source[string, int]{Load: h.load}, c.opts)
 				require.NoError(t, err)
 				nodes = append(nodes, c)
 				return cacheNode{c}, func() { require.NoError(t, c.Close(context.Background())) }
@@ -252,8 +377,14 @@ func TestHistories(t *testing.T) {
 			for _, w := range h.wrong {
 				t.Error(w)
 			}
-			for _, c := range nodes {
-				t.Logf("%+v", c.Stats())
+			for _, n := range nodes {
+				s := n.Stats()
+				t.Logf("%+v", s)
+				require.Positive(t, s.LocalHits)
+				require.Positive(t, s.Heard)
+				if c.pace.troubled {
+					require.Greater(t, s.Gaps, uint64(3), "the first is that it has heard itself begin")
+				}
 			}
 		})
 	}
@@ -273,9 +404,17 @@ func TestHistoriesCatchNaiveCaches(t *testing.T) {
 			require.NoError(t, err)
 			return clearsFirst{cacheNode{c}}, func() { require.NoError(t, c.Close(context.Background())) }
 		},
+		"nobody is told": func(rdb *redis.Client, h *history) (node, func()) {
+			c, err := New(rdb, "rows", Source[string, int]{Load: h.load}, Options{LocalTTL: time.Minute})
+			require.NoError(t, err)
+			// The messages are neither sent nor counted.
+			c.remote.channel = "astray"
+			c.remote.sequence = newInvalidations(rdb, "astray", nil, nil)
+			return cacheNode{c}, func() { require.NoError(t, c.Close(context.Background())) }
+		},
 	} {
 		t.Run(kind, func(t *testing.T) {
-			h := run(t, freshSeed(t), 5000, false, open)
+			h := run(t, freshSeed(t), 5000, pace{calm: kind == "nobody is told"}, open)
 			require.NotEmpty(t, h.wrong)
 			t.Logf("%d of %d reads, such as %s", len(h.wrong), h.done, h.wrong[0])
 		})

@@ -38,11 +38,12 @@ const (
 // messages are numbered, and each process says once a second up to which number
 // it has published, and which it has not for sure. Who then lacks one, or hears
 // somebody no more, or was reconnected, counts everything it has as old. Who
-// does not even hear itself is cut off, and keeps nothing for longer than a
+// does not even hear itself in time is cut off, and keeps nothing for longer than a
 // second until it does again.
 //
-// Messages, words separated by spaces: "D" id number name; "H" id from to, and
-// numbers in [from, to) not to be counted on, or "*" if they are too many.
+// Messages, words separated by spaces: "D" id number name; "H" id sent from to, and
+// numbers in [from, to) not to be counted on, or "*" if they are too many. sent is
+// when, by the sender's own clock and for itself alone: what it hears may be late.
 type invalidations struct {
 	rdb     redis.UniversalClient
 	channel string
@@ -51,6 +52,7 @@ type invalidations struct {
 	gap     func()
 
 	isCut atomic.Bool
+	begun time.Time
 
 	mu       sync.Mutex
 	next     uint64              // number of the next message
@@ -77,7 +79,7 @@ func newInvalidations(rdb redis.UniversalClient, channel string, heard func(stri
 	_, _ = rand.Read(b) // never fails
 	v := &invalidations{
 		rdb: rdb, channel: channel, id: hex.EncodeToString(b), heard: heard, gap: gap,
-		open: map[uint64]struct{}{}, peers: map[string]*peer{}, ended: make(chan struct{}),
+		begun: time.Now(), open: map[uint64]struct{}{}, peers: map[string]*peer{}, ended: make(chan struct{}),
 	}
 	v.isCut.Store(true) // until it hears itself
 	return v
@@ -162,7 +164,7 @@ func (v *invalidations) beat(ctx context.Context) {
 	v.mu.Unlock()
 
 	var text strings.Builder
-	fmt.Fprintf(&text, "H %s %d %d", v.id, from, to)
+	fmt.Fprintf(&text, "H %s %d %d %d", v.id, time.Since(v.begun), from, to)
 	if vague || len(excluded) > maxExcluded {
 		text.WriteString(" *")
 	} else {
@@ -194,10 +196,14 @@ func (v *invalidations) deliver(e bus.Event) {
 	id, rest, _ := strings.Cut(rest, " ")
 	own := id == v.id
 	switch {
-	case kind == "H" && own:
-		v.hearItself()
 	case kind == "H":
-		if !v.account(id, strings.Fields(rest)) {
+		sent, rest, _ := strings.Cut(rest, " ")
+		if own {
+			ns, err := strconv.ParseInt(sent, 10, 64)
+			if err == nil {
+				v.hearItself(time.Since(v.begun) - time.Duration(ns))
+			}
+		} else if !v.account(id, strings.Fields(rest)) {
 			v.gap()
 		}
 	case kind == "D" && !own: // this process knows what it does itself
@@ -277,11 +283,15 @@ func (v *invalidations) miss() {
 	}
 }
 
-// hearItself ends a cut.
-func (v *invalidations) hearItself() {
+// hearItself ends a cut, unless what is heard was sent too long ago: all that was
+// published before that has been heard, and nothing else.
+func (v *invalidations) hearItself(late time.Duration) {
+	if late >= patience {
+		return
+	}
 	v.mu.Lock()
 	if !v.stopped {
-		v.watchdog.Reset(patience)
+		v.watchdog.Reset(patience - late)
 	}
 	v.mu.Unlock()
 	if v.isCut.Load() {

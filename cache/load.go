@@ -7,8 +7,6 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"time"
-
-	"github.com/spillway-go/spillway/internal/lifetime"
 )
 
 // How often a process asks for a key that another one loads.
@@ -58,15 +56,27 @@ func (c *Cache[K, V]) fetch(ctx context.Context, f *flight[K, V], down error) (*
 		return c.without(ctx, f, down, m)
 	}
 	token := c.remote.token()
+	if c.opts.Mode == AddRefill && f.force { // it may replace what is there now
+		e, err := c.remote.read(ctx, f.name)
+		if err != nil {
+			return c.without(ctx, f, err, m)
+		}
+		f.seen = entryName(e.raw)
+	}
 	if c.opts.Mode != Lease {
 		return c.load(ctx, f, token, m)
 	}
 	for poll := minPoll; ; poll = min(2*poll, maxPoll) {
 		m := c.local.mark(f.hash)
-		g, err := c.remote.lease(ctx, c.remote.leaseCall(f.name, token, f.seen, f.force))
+		// The answer is waited for whoever leaves: a lease that nobody knows he has
+		// makes all wait for its end.
+		g, err := c.remote.lease(context.WithoutCancel(ctx), c.remote.leaseCall(f.name, token, f.seen, f.force))
 		switch {
-		case err != nil && ctx.Err() != nil:
-			return nil, err
+		case ctx.Err() != nil:
+			if err == nil && g.kind == granted {
+				c.giveBack(ctx, f.name, token)
+			}
+			return nil, ctx.Err()
 		case err != nil:
 			return c.without(ctx, f, err, m)
 		}
@@ -100,7 +110,7 @@ func (c *Cache[K, V]) obey(ctx context.Context, f *flight[K, V], token string, g
 		if g.text == "" {
 			err = fmt.Errorf("%w in another process", ErrLoad)
 		}
-		c.flights.chill(f.name, f.hash, max(g.left, time.Millisecond), err, nil)
+		c.flights.chill(f, max(g.left, time.Millisecond), err)
 		return nil, err
 	}
 	return nil, nil // held
@@ -132,11 +142,11 @@ func (c *Cache[K, V]) load(ctx context.Context, f *flight[K, V], token string, m
 			v, err = c.src.Load(ctx, f.key)
 			return err
 		}, func(err error) {
-			c.flights.end(f, nil, c.failed(ctx, f.name, f.hash, token, err))
+			c.flights.end(f, nil, c.failed(ctx, f, token, err))
 		})
 	}
 	if err != nil && !errors.Is(err, ErrNotFound) {
-		return nil, c.failed(ctx, f.name, f.hash, token, err)
+		return nil, c.failed(ctx, f, token, err)
 	}
 	return c.keep(ctx, f, token, m, v, err != nil, begun), nil
 }
@@ -166,7 +176,7 @@ func (c *Cache[K, V]) ask(ctx context.Context, loader func(context.Context) erro
 // failed ends the lease of a load that failed, begins the cool-down, and returns
 // what all who waited are told. Whoever cancelled a load says nothing about the
 // source: there is no cool-down then.
-func (c *Cache[K, V]) failed(ctx context.Context, name string, hash uint64, token string, cause error) error {
+func (c *Cache[K, V]) failed(ctx context.Context, f *flight[K, V], token string, cause error) error {
 	c.stats.failures.Add(1)
 	err := cause
 	if !errors.Is(cause, ErrLoad) {
@@ -175,19 +185,15 @@ func (c *Cache[K, V]) failed(ctx context.Context, name string, hash uint64, toke
 	cool := !errors.Is(cause, context.Canceled)
 	var left time.Duration
 	if token != "" && c.opts.Mode == Lease {
-		fctx, cancel := lifetime.Within(ctx, c.opts.Timeout)
-		defer cancel()
 		// Without an answer the lease ends by itself, and this process cools down by
 		// its own count.
-		left, _ = c.remote.fail(fctx, name, token, cool, cause.Error())
+		left, _ = c.remote.fail(context.WithoutCancel(ctx), f.name, token, cool, cause.Error())
 	}
 	if cool {
-		c.flights.chill(name, hash, left, err, c.fifthLess)
+		c.flights.chill(f, left, err)
 	}
 	return err
 }
-
-func (c *Cache[K, V]) fifthLess(d time.Duration) time.Duration { return d - rand.N(d/5) }
 
 // keep stores what was loaded, or that there is nothing, in all levels, as far
 // as they take it, and returns it.
@@ -212,10 +218,14 @@ func (c *Cache[K, V]) keep(ctx context.Context, f *flight[K, V], token string, m
 		c.giveBack(ctx, f.name, token)
 		ttl = at + instant(cutTTL)
 	case token != "":
-		it.version, err = c.remote.fill(ctx, f.name, token, f.seen, s)
+		// Also if nobody waits any more: the next one would wait for the lease.
+		it.version, err = c.remote.fill(context.WithoutCancel(ctx), f.name, token, f.seen, s)
 		if err == nil && it.version == 0 {
 			c.stats.refused.Add(1)
 			return it // deleted or written meanwhile, or the lease was over
+		}
+		if saidNo(err) { // out of memory
+			c.giveBack(ctx, f.name, token)
 		}
 		if err != nil || c.bus.cut() {
 			ttl = at + instant(cutTTL)
@@ -230,7 +240,7 @@ func (c *Cache[K, V]) keep(ctx context.Context, f *flight[K, V], token string, m
 // giveBack ends a lease under which nothing is stored.
 func (c *Cache[K, V]) giveBack(ctx context.Context, name, token string) {
 	if token != "" && c.opts.Mode == Lease {
-		_, _ = c.remote.fail(ctx, name, token, false, "") // or it ends by itself
+		_, _ = c.remote.fail(context.WithoutCancel(ctx), name, token, false, "") // or it ends by itself
 	}
 }
 
@@ -288,7 +298,7 @@ func (c *Cache[K, V]) without(ctx context.Context, f *flight[K, V], down error, 
 		down = fmt.Errorf("%w: %w", ErrUnavailable, errors.New(down.Error()))
 	}
 	switch {
-	case c.opts.Outage == OutageFail:
+	case c.opts.Outage == OutageFail, f.quiet: // what is not waited for may not take others' turn
 		return nil, down
 	case c.opts.Outage == OutageStale:
 		if it := c.stale(f.name, f.hash, f.old); it != nil {

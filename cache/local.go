@@ -112,6 +112,11 @@ func (l *local[V]) mark(hash uint64) mark {
 	return mark{l.stripe(hash).generation.Load(), l.epoch.Load(), l.now()}
 }
 
+// unchanged reports whether nothing was deleted in the stripe since m.
+func (l *local[V]) unchanged(hash uint64, m mark) bool {
+	return l.stripe(hash).generation.Load() == m.generation && l.epoch.Load() == m.epoch
+}
+
 // put keeps it unless something happened in its stripe since m, or a newer
 // version is there.
 func (l *local[V]) put(hash uint64, it *item[V], m mark) {
@@ -123,7 +128,7 @@ func (l *local[V]) put(hash uint64, it *item[V], m mark) {
 	s := l.stripe(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.generation.Load() != m.generation || l.epoch.Load() != m.epoch {
+	if !l.unchanged(hash, m) {
 		return
 	}
 	it.epoch = m.epoch

@@ -74,9 +74,9 @@ func (c *Cache[K, V]) GetMany(ctx context.Context, keys []K) (map[K]V, error) {
 			c.stats.guarded.Add(1)
 			continue
 		}
-		f, first, err := c.flights.join(key, name, hash)
+		f, first, old, err := c.flights.join(key, name, hash)
 		if err != nil {
-			it, err := c.orStale(name, hash, nil, err)
+			it, err := c.orStale(name, hash, old, err)
 			answer(key, it, err)
 			continue
 		}
@@ -209,7 +209,7 @@ func (c *Cache[K, V]) loadMany(ctx context.Context, claims []claim[K, V]) {
 	}
 	fail := func(err error) {
 		c.each(claims, func(cl claim[K, V]) {
-			c.flights.end(cl.f, nil, c.failed(ctx, cl.f.name, cl.f.hash, cl.token, err))
+			c.flights.end(cl.f, nil, c.failed(ctx, cl.f, cl.token, err))
 		})
 	}
 	var found map[K]V
@@ -244,7 +244,7 @@ func (c *Cache[K, V]) each(claims []claim[K, V], do func(claim[K, V])) {
 
 // withoutMany is without for many keys: one LoadMany counts as one load.
 func (c *Cache[K, V]) withoutMany(ctx context.Context, claims []claim[K, V], down error) {
-	if c.src.LoadMany == nil || c.opts.Outage != OutageLoad {
+	if c.src.LoadMany == nil || c.opts.Outage != OutageLoad || claims[0].f.quiet {
 		c.each(claims, func(cl claim[K, V]) {
 			it, err := c.without(ctx, cl.f, down, cl.m)
 			c.flights.end(cl.f, it, err)

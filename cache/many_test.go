@@ -336,3 +336,99 @@ func TestDeleteTwice(t *testing.T) {
 		require.Equal(t, []string{"1s [1 2]"}, later)
 	})
 }
+
+// Callers of single keys who come while a round trip is under way share the next.
+func TestGetsShareRoundTrips(t *testing.T) {
+	srv := redistest.Server(t)
+	f := &redistest.Faults{}
+	d := newDB()
+	c := open(t, srv.Client(f.Options), d, Options{Local: -1})
+	trips := func() int {
+		n, err := srv.Executions(t.Context(), "evalsha")
+		require.NoError(t, err)
+		return n
+	}
+	for i := range 51 {
+		require.NoError(t, c.Set(t.Context(), fmt.Sprint(i), "x"))
+	}
+	require.Equal(t, "x", get(t, c, "0")) // the server learns the script
+	begun := trips()
+	// Less than what is slow: then another flight takes off beside it.
+	f.Add(redistest.Rule{Do: redistest.DelayReply, Match: "evalsha", Delay: 40 * time.Millisecond})
+	var wg sync.WaitGroup
+	for i := range 51 {
+		wg.Go(func() {
+			if v, err := c.Get(t.Context(), fmt.Sprint(i)); err != nil || v != "x" {
+				t.Error(v, err)
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, 1, f.Fired(redistest.DelayReply))
+	require.LessOrEqual(t, trips()-begun, 5, "two, if all came in time")
+	require.EqualValues(t, 52, c.Stats().RedisHits)
+	require.Zero(t, d.loads.Load())
+}
+
+// What a sink would not take is told of, by number, and still waits.
+func TestWriteBehindIsNotLostSilently(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+		ctx, stop := context.WithCancel(t.Context())
+		l := &ledger{got: map[string][]int{}, fails: 1 << 30}
+		c := openSource(t, env.Client(), Source[string, int]{}, Options{LoadTimeout: 2 * time.Second})
+		for i := range 3 {
+			require.NoError(t, c.WriteBehind(ctx, fmt.Sprint(i), i))
+		}
+		begun := time.Now()
+		stop()
+		err := c.RunWriteBehind(ctx, l)
+		require.ErrorContains(t, err, "3 keys were not stored")
+		require.ErrorContains(t, err, "the store is down")
+		require.InDelta(t, 2, time.Since(begun).Seconds(), 0.2, "LoadTimeout")
+		require.Equal(t, 3, c.Stats().WritesWaiting)
+
+		l.fails = 0
+		require.NoError(t, c.RunWriteBehind(ctx, l))
+		require.Zero(t, c.Stats().WritesWaiting)
+		require.Equal(t, map[string][]int{"0": {0}, "1": {1}, "2": {2}}, l.got)
+	})
+}
+
+// However many write at once, no more keys wait than there is room for.
+func TestWriteBehindIsBounded(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+		c := openSource(t, env.Client(), Source[string, int]{}, Options{Pending: 10})
+		var taken, refused atomic.Int64
+		var wg sync.WaitGroup
+		for i := range 100 {
+			wg.Go(func() {
+				switch err := c.WriteBehind(t.Context(), fmt.Sprint(i), i); {
+				case err == nil:
+					taken.Add(1)
+				case errors.Is(err, ErrOverloaded):
+					refused.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		require.EqualValues(t, 10, taken.Load())
+		require.EqualValues(t, 90, refused.Load())
+	})
+}
+
+// Second deletes that have not come up yet are done at once by Close.
+func TestCloseDeletesTwice(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+		d, prefix := newDB("1", "old"), redistest.Prefix(t)
+		c, other := open(t, env.Client(), d, Options{Prefix: prefix}), open(t, env.Client(), d, Options{Prefix: prefix})
+		begin()
+		require.NoError(t, c.DeleteTwice(t.Context(), time.Hour, "1"))
+		require.Equal(t, "old", get(t, other, "1"), "the replica lags")
+		d.set("1", "new")
+		begun := time.Now()
+		require.NoError(t, c.Close(t.Context()))
+		require.Less(t, time.Since(begun), time.Second)
+		synctest.Wait()
+		require.Equal(t, "new", get(t, other, "1"))
+	})
+}

@@ -81,7 +81,7 @@ type Options struct {
 	// second longer.
 	LoadTimeout time.Duration
 	// CancelAbandoned cancels a load when nobody waits for it any more. Otherwise it
-	// goes on, for those who come next.
+	// goes on, for those who come next. Loads of GetMany go on in any case.
 	CancelAbandoned bool
 	// MaxWaiters is how many callers may wait for one key in this process; 65,536 if
 	// 0. Further ones get what is stale, or ErrOverloaded, at once.

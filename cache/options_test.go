@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,6 +50,11 @@ func TestInvalid(t *testing.T) {
 	defer small.Close()
 	_, err = New(small, "users", src, Options{})
 	require.ErrorContains(t, err, "PoolSize 3")
+	ring := redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"a": "127.0.0.1:1"}})
+	defer ring.Close()
+	_, err = New(ring, "users", src, Options{})
+	require.ErrorIs(t, err, ErrInvalid)
+	require.ErrorContains(t, err, "Ring")
 
 	c := open(t, rdb, newDB("1", "far too long"), Options{MaxValue: 5})
 	connected(t, c)
@@ -138,6 +144,54 @@ func TestModes(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, want[i], e.Value, "mode %d, %s", mode, key)
 			}
+		})
+	}
+}
+
+// Where a loader is needed it is asked for: what was written is not replaced by
+// the "not found" of a source that is not there.
+func TestLoaderIsAskedFor(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+		ctx := t.Context()
+		_, err := New(env.Client(), "users", Source[string, string]{}, Options{RefreshAfter: time.Second})
+		require.ErrorIs(t, err, ErrInvalid)
+		require.ErrorContains(t, err, "Source.Load is nil")
+		c := openSource(t, env.Client(), Source[string, string]{}, Options{TTL: 10 * time.Second, Jitter: -1})
+		begin()
+		require.NoError(t, c.Set(ctx, "1", "ann"))
+		_, err = c.Refresh(ctx, "1")
+		require.ErrorIs(t, err, ErrInvalid)
+		require.ErrorContains(t, err, "Source.Load is nil")
+		err = c.RunWarm(ctx, time.Second, func(context.Context) ([]string, error) { return []string{"1"}, nil })
+		require.ErrorIs(t, err, ErrInvalid)
+		time.Sleep(9900 * time.Millisecond)
+		require.Equal(t, "ann", get(t, c, "1"))
+	})
+}
+
+// Refresh stores what it loads, whatever is there, in every mode.
+func TestRefresh(t *testing.T) {
+	for _, mode := range []Mode{Lease, AddRefill, Plain} {
+		redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+			ctx, d, prefix := t.Context(), newDB("1", "old"), redistest.Prefix(t)
+			opts := Options{Prefix: prefix, Mode: mode}
+			c := open(t, rdb, d, opts)
+			opts.Local = -1
+			other := open(t, rdb, d, opts)
+			require.Equal(t, "old", get(t, c, "1"))
+			d.set("1", "new")
+			v, err := c.Refresh(ctx, "1")
+			require.NoError(t, err)
+			require.Equal(t, "new", v)
+			require.Equal(t, "new", get(t, c, "1"))
+			require.Equal(t, "new", get(t, other, "1"))
+			require.EqualValues(t, 2, d.loads.Load())
+			require.Zero(t, c.Stats().Refused)
+
+			d.fail(errors.New("boom"))
+			_, err = c.Refresh(ctx, "1")
+			require.ErrorIs(t, err, ErrLoad)
+			require.Equal(t, "new", get(t, other, "1"), "an error leaves what is there")
 		})
 	}
 }

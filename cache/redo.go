@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -80,15 +81,13 @@ func (r *redo) run(ctx context.Context) {
 		if len(names) == 0 {
 			return
 		}
-		pause = minRedo
-		for i, err := range r.drop(ctx, names) { // a success calls done
-			if err != nil {
-				pause = min(2*pause, maxRedoIn)
-				if i == 0 {
-					r.log.Warn("cache: deleting again failed", "keys", len(names), "error", err)
-				}
-			}
+		failed := slices.DeleteFunc(r.drop(ctx, names), func(err error) bool { return err == nil })
+		if len(failed) == 0 { // each of them called done
+			pause = minRedo
+			continue
 		}
+		pause = min(2*pause, maxRedoIn)
+		r.log.Warn("cache: deleting again failed", "keys", len(failed), "error", failed[0])
 	}
 }
 

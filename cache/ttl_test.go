@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillway-go/spillway/internal/redistest"
@@ -170,4 +171,42 @@ func TestJitterSpreads(t *testing.T) {
 	for _, n := range slices {
 		require.LessOrEqual(t, n, keys/100*13/10)
 	}
+}
+
+// What is stored together expires apart, in all levels, and never late.
+func TestEntriesExpireApart(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx, prefix := t.Context(), redistest.Prefix(t)
+		d := newDB()
+		opts := Options{Prefix: prefix, TTL: time.Hour, LocalTTL: time.Hour, NullTTL: time.Hour}
+		c := open(t, rdb, d, opts)
+		connected(t, c)
+		var keys []string
+		for i := range 100 {
+			keys = append(keys, fmt.Sprint(i))
+			if i%2 == 0 {
+				d.set(keys[i], "x")
+			}
+		}
+		_, err := c.GetMany(ctx, keys)
+		require.NoError(t, err)
+		require.NoError(t, c.Set(ctx, "0", "y"))
+		soonest, latest := time.Hour, time.Duration(0)
+		here := map[instant]bool{}
+		for _, key := range keys {
+			k, _ := c.remote.keys(key)
+			ttl, err := rdb.PTTL(ctx, k).Result()
+			require.NoError(t, err)
+			require.LessOrEqual(t, ttl, time.Hour)
+			require.Greater(t, ttl, 53*time.Minute)
+			soonest, latest = min(soonest, ttl), max(latest, ttl)
+			it := c.local.get(key, c.local.hash(key))
+			require.NotNil(t, it)
+			require.LessOrEqual(t, it.expires, it.hard)
+			require.Less(t, it.hard, c.local.now()+instant(ttl)+instant(time.Minute))
+			here[it.expires] = true
+		}
+		require.Greater(t, latest-soonest, 3*time.Minute, "of six")
+		require.Greater(t, len(here), 90)
+	})
 }

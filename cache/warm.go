@@ -18,6 +18,9 @@ const warmBatch = 500
 // Every process that serves the keys runs it; they load each key once together.
 // A key that fails is tried again the next time. Its entry expires if it fails for so long.
 func (c *Cache[K, V]) RunWarm(ctx context.Context, every time.Duration, keys func(context.Context) ([]K, error)) error {
+	if c.src.Load == nil {
+		return fmt.Errorf("%w: RunWarm of cache %q, whose Source.Load is nil", ErrInvalid, c.name)
+	}
 	if every < time.Millisecond || every > c.opts.TTL/2 {
 		return fmt.Errorf("%w: RunWarm every %v, want 1ms to TTL/2 = %v", ErrInvalid, every, c.opts.TTL/2)
 	}

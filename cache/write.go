@@ -208,10 +208,14 @@ func (c *Cache[K, V]) later(ctx context.Context, after time.Duration, keys []K) 
 }
 
 // Refresh loads key now, whatever is there, stores it, and returns it. A load of
-// the key that is under way is not stored. An error leaves what is there.
+// the key that is under way is not stored. An error leaves what is there. Without
+// a loader it is ErrInvalid.
 func (c *Cache[K, V]) Refresh(ctx context.Context, key K) (v V, err error) {
 	if err := c.open(); err != nil {
 		return v, err
+	}
+	if c.src.Load == nil {
+		return v, fmt.Errorf("%w: Refresh of cache %q, whose Source.Load is nil", ErrInvalid, c.name)
 	}
 	name := c.keyName(key)
 	f := &flight[K, V]{key: key, name: name, hash: c.local.hash(name), force: true, done: make(chan struct{}), waiters: 1}
