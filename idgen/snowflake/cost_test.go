@@ -8,33 +8,28 @@ import (
 	"github.com/spillway-go/spillway/internal/redistest"
 )
 
-// What doc.go says that calls cost, counted by the server.
+// The table under "Cost per call" in doc.go is measured.
 func TestCostPerCall(t *testing.T) {
-	server := redistest.Server(t)
-	rdb := server.Client()
-	warm := leaseOf(t, rdb, Options{Name: "warm"})
+	rdb := redistest.Shared(t).Client()
+	var trips redistest.Trips
+	rdb.AddHook(&trips)
+	opts := Options{Prefix: redistest.Prefix(t)}
+	warm := leaseOf(t, rdb, opts)
 	require.NoError(t, warm.renew(t.Context()))
-	require.NoError(t, warm.Close(t.Context())) // the scripts are loaded
-	scripts := func() int {
-		n, err := server.Executions(t.Context(), "evalsha")
-		require.NoError(t, err)
-		return n
-	}
-	before := scripts()
-	step := func(name string, want int) {
+	require.NoError(t, warm.Close(t.Context())) // the scripts are known from here on
+	rows := redistest.Costs(t)
+	cost := func(name string, call func()) {
 		t.Helper()
-		require.Equal(t, want, scripts()-before, name)
-		before = scripts()
+		trips.N.Store(0)
+		call()
+		require.Equal(t, rows.Row(t, name).Trips(), trips.N.Load(), name)
 	}
-	w := leaseOf(t, rdb, Options{})
-	step("LeaseWorker", 1) // beside the question for the eviction policy
+	var w *Worker
+	cost("LeaseWorker", func() { w = leaseOf(t, rdb, opts) })
 	s := flakeOf(t, Classic, w)
-	for range 1000 {
-		next(t, s)
-	}
-	step("Next", 0)
-	require.NoError(t, w.renew(t.Context()))
-	step("renewal", 1)
-	require.NoError(t, w.Close(t.Context()))
-	step("Close", 1)
+	cost("Next", func() { next(t, s) })
+	cost("TryNext", func() { s.TryNext() })
+	require.EqualValues(t, rows.Row(t, "Next").Allocations(), testing.AllocsPerRun(1000, func() { _, _ = s.Next(t.Context()) }))
+	cost("renewal", func() { require.NoError(t, w.renew(t.Context())) })
+	cost("Close", func() { require.NoError(t, w.Close(t.Context())) })
 }
