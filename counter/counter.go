@@ -274,7 +274,9 @@ func (c *Counter) Close(ctx context.Context) error {
 	}
 	err := c.drain(ctx)
 	for _, g := range []*group{c.syncs, c.toggles, c.togglesAt} {
-		err = errors.Join(err, g.Close(ctx))
+		if e := g.Close(ctx); err == nil {
+			err = e
+		}
 	}
 	c.lifetime.Stop()
 	if err != nil {
