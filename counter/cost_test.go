@@ -1,6 +1,7 @@
 package counter
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -59,4 +60,59 @@ func TestCostPerCall(t *testing.T) {
 	assert.EqualValues(t, rows.Row(t, "Add").Allocations(), testing.AllocsPerRun(100, func() { _ = c.Add(1, "likes", 1) }), "Add")
 	id := int64(1000)
 	assert.LessOrEqual(t, testing.AllocsPerRun(100, func() { _ = c.Add(id, "likes", 1); id++ }), 8.0, "the first Add")
+}
+
+// The commands that doc.go lists are enough, and the keys are of the kinds, names and
+// sizes that it says.
+func TestKeysAndACL(t *testing.T) {
+	server, rdb := redistest.Limited(t)
+	ctx := t.Context()
+	prefix := redistest.Prefix(t)
+	c := newTestCounter(t, rdb, Options{Prefix: prefix, Interval: never})
+	must := func(_ any, err error) {
+		t.Helper()
+		require.NoError(t, err)
+	}
+	for id := range int64(2) {
+		require.NoError(t, c.Add(id, "likes", 1))
+	}
+	for _, f := range []string{"views", "score", "hot"} {
+		require.NoError(t, c.Add(1, f, 1))
+	}
+	must(c.Toggle(ctx, 2, "likes", "ann", true))
+	must(c.Toggle(ctx, 2, "likes", "ann", false))
+	must(c.Toggle(ctx, 2, "likes", "member-0001", true))
+	must(c.ToggleAt(ctx, 3, "likes", 1<<16-1, true))
+	must(c.AddSync(ctx, 4, "likes", 1))
+	must(nil, c.Flush(ctx))
+	must(c.Get(ctx, 1))
+
+	store := newMemoryStore()
+	four := tiny
+	four.Name, four.Fields = "four", []Field{{Name: "likes"}, {Name: "comments"}, {Name: "reposts"}, {Name: "views"}}
+	cold := newCounterOf(t, rdb, four, Options{Prefix: prefix, Interval: never, Cold: store})
+	must(nil, cold.Add(1, "likes", 1<<32))
+	must(nil, cold.Add(1000, "likes", 1))
+	must(nil, cold.Flush(ctx))
+	require.True(t, moveOut(t, cold, 1))
+	must(cold.Get(ctx, 1))
+	require.True(t, moveOut(t, cold, 1000))
+	must(nil, cold.moveIdle(ctx))
+	require.ErrorContains(t, rdb.Keys(ctx, "*").Err(), "NOPERM")
+
+	all := server.Client()
+	seen := map[string]bool{}
+	for _, k := range all.Keys(ctx, "*").Val() {
+		head, kind, ok := strings.Cut(k, "}:")
+		require.True(t, ok && strings.HasPrefix(head, prefix+":counter1:{"), k)
+		bytes, ttl := all.MemoryUsage(ctx, k).Val()-int64(len(prefix)), all.TTL(ctx, k).Val()
+		most := map[string]int64{"c": 150, "b": 5400, "o": 150, "e": 130, "i": 300, "m": 250, "d": 16500, "f": 130, "a": 150}[kind[:1]]
+		assert.LessOrEqual(t, bytes, most, k)
+		assert.Equal(t, strings.Contains("fa", kind[:1]), ttl > 0, "%s lives for %v", k, ttl)
+		seen[kind[:1]+all.Type(ctx, k).Val()] = true
+	}
+	for _, kind := range []string{"chash", "bstring", "ohash", "estring", "izset", "mset", "dstring", "fstring", "astring"} {
+		assert.True(t, seen[kind], kind)
+	}
+	assert.Len(t, seen, 9)
 }

@@ -69,7 +69,7 @@
 //	:e:<id/256>            string  where the block is, with Cold; ~110 B, kept while it is away
 //	:i                     zset    the blocks that are here, with Cold; ~90 B each
 //	:m:<id>:<field>        set     a member per member that is on; ~50 B each for names of 11 bytes
-//	:d:<id>:<field>:<n>    string  a bit per member of ToggleAt, n the member / 65,536; at most 8 KB
+//	:d:<id>:<field>:<n>    string  a bit per member of ToggleAt, n the member / 65,536; at most 8 KB, and 16 KB of memory
 //	:f:<process>           string  the number of a process's last flush; TTL 24 h
 //	:a:<process><call>     string  the token of an AddSync or a Toggle; ~100 B; TTL 1 min
 //

@@ -37,3 +37,12 @@ func TestCostPerCall(t *testing.T) {
 		}
 	}
 }
+
+// The commands that doc.go lists are enough.
+func TestACL(t *testing.T) {
+	_, rdb := redistest.Limited(t)
+	store := redisStoreOf(t, rdb, RedisOptions{})
+	claim(t, store, 10)
+	require.Equal(t, int64(11), claim(t, store, 10).First)
+	require.ErrorContains(t, rdb.Get(t.Context(), "x").Err(), "NOPERM")
+}

@@ -64,3 +64,41 @@ func TestCostPerCall(t *testing.T) {
 	assert.Equal(t, one, cost("Count", func() error { _, err := receipts.Count(ctx, "room", 2, 100); return err }))
 	assert.Equal(t, one, cost("Count", func() error { _, err := visitors.Count(ctx, "page", "other"); return err }))
 }
+
+// The commands that doc.go lists are enough.
+func TestACL(t *testing.T) {
+	_, rdb := redistest.Limited(t)
+	ctx, now := t.Context(), time.UnixMilli(1_800_000_000_000)
+	must := func(_ any, err error) {
+		t.Helper()
+		require.NoError(t, err)
+	}
+	conversations, err := NewUnread(rdb, Options{})
+	require.NoError(t, err)
+	must(nil, conversations.Sent(ctx, "c", 5))
+	must(nil, conversations.Read(ctx, "ann", "c", 3))
+	must(conversations.Counts(ctx, "ann", []string{"c"}))
+	dots, err := NewRedDot(rdb, Options{})
+	require.NoError(t, err)
+	must(nil, dots.Publish(ctx, "a", now))
+	must(nil, dots.Seen(ctx, "ann", "a", now))
+	_, _, err = dots.Lit(ctx, "ann", []string{"a"})
+	require.NoError(t, err)
+	feed, err := NewFeedUnread(rdb, Options{})
+	require.NoError(t, err)
+	must(nil, feed.Posted(ctx, "bob", 7))
+	must(feed.Visit(ctx, "ann", []string{"bob"}))
+	must(feed.Count(ctx, "ann", []string{"bob"}))
+	for _, layout := range []Layout{ByMessage, ByMember} {
+		receipts, err := NewReceipts(rdb, layout, Options{})
+		require.NoError(t, err)
+		must(nil, receipts.Mark(ctx, "room", 1, 1, 2))
+		must(receipts.Has(ctx, "room", 1, 2))
+		must(receipts.Count(ctx, "room", 2, 100))
+	}
+	visitors, err := NewVisitors(rdb, Options{})
+	require.NoError(t, err)
+	must(nil, visitors.Add(ctx, "page", "ann"))
+	must(visitors.Count(ctx, "page"))
+	require.ErrorContains(t, rdb.Get(ctx, "x").Err(), "NOPERM")
+}

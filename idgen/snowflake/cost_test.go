@@ -1,6 +1,7 @@
 package snowflake
 
 import (
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -32,4 +33,28 @@ func TestCostPerCall(t *testing.T) {
 	require.EqualValues(t, rows.Row(t, "Next").Allocations(), testing.AllocsPerRun(1000, func() { _, _ = s.Next(t.Context()) }))
 	cost("renewal", func() { require.NoError(t, w.renew(t.Context())) })
 	cost("Close", func() { require.NoError(t, w.Close(t.Context())) })
+}
+
+// The commands that doc.go lists are enough.
+func TestACL(t *testing.T) {
+	_, rdb := redistest.Limited(t)
+	w := leaseOf(t, rdb, Options{})
+	next(t, flakeOf(t, Dense, w))
+	require.NoError(t, w.renew(t.Context()))
+	require.NoError(t, w.Close(t.Context()))
+	require.ErrorContains(t, rdb.Del(t.Context(), w.key).Err(), "NOPERM")
+}
+
+// What doc.go says of memory.
+func TestMemory(t *testing.T) {
+	rdb := redistest.Server(t).Client()
+	opts := Options{Workers: 1000}
+	w := leaseOf(t, rdb, opts)
+	for i := range 1000 {
+		slot := rdb.HGet(t.Context(), w.key, strconv.Itoa(w.ID())).Val()
+		require.NoError(t, rdb.HSet(t.Context(), w.key, i, slot).Err())
+	}
+	each := float64(rdb.MemoryUsage(t.Context(), w.key, 0).Val()) / 1000
+	t.Logf("%.0f bytes", each)
+	require.InEpsilon(t, 105, each, 0.1)
 }

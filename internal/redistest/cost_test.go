@@ -55,3 +55,11 @@ package x
 	_, err = parseCosts("package x\n")
 	require.ErrorContains(t, err, "no table")
 }
+
+func TestDocumentedCommands(t *testing.T) {
+	commands, err := documentedCommands("// It is small. Commands, for\n// an ACL: EVAL, and inside\n// scripts HSET, GET; CONFIG GET or HSET in New.\n//\n// DEL\npackage x\n")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"eval", "hset", "get", "config|get"}, commands)
+	_, err = documentedCommands("package x\n")
+	require.Error(t, err)
+}
