@@ -38,6 +38,7 @@ require (
 	github.com/yitter/idgenerator-go v1.3.3
 	github.com/zeromicro/go-zero v1.10.3
 	golang.org/x/time v0.16.0
+	stathat.com/c/consistent v1.0.0
 )
 
 require (
@@ -110,3 +111,5 @@ require (
 	modernc.org/memory v1.12.1 // indirect
 	modernc.org/sqlite v1.60.1 // indirect
 )
+
+replace stathat.com/c/consistent => github.com/stathat/consistent v1.0.0

@@ -14,6 +14,7 @@ import (
 	"github.com/kkdai/maglev"
 	serialx "github.com/serialx/hashring"
 	gozero "github.com/zeromicro/go-zero/core/hash"
+	stathat "stathat.com/c/consistent"
 
 	"github.com/spillway-go/spillway/hashring"
 	"github.com/spillway-go/spillway/hashring/hotkey"
@@ -49,6 +50,14 @@ var rings = []struct {
 		return func(key string) string {
 			n, _ := r.Get(key)
 			return n.(string)
+		}
+	}},
+	{"stathat", func(_ *testing.B, nodes []string) lookup {
+		r := stathat.New()
+		r.Set(nodes)
+		return func(key string) string {
+			n, _ := r.Get(key)
+			return n
 		}
 	}},
 	{"buraksezer", func(_ *testing.B, nodes []string) lookup {

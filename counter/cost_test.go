@@ -1,44 +1,20 @@
 package counter
 
 import (
-	"context"
-	"net"
-	"sync/atomic"
+	"strings"
 	"testing"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillway-go/spillway/internal/redistest"
 )
 
-// trips counts round trips.
-type trips struct{ n atomic.Int64 }
-
-func (*trips) DialHook(next redis.DialHook) redis.DialHook {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
-}
-
-func (c *trips) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		c.n.Add(1)
-		return next(ctx, cmd)
-	}
-}
-
-func (c *trips) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		c.n.Add(1)
-		return next(ctx, cmds)
-	}
-}
-
-// What doc.go says that calls cost.
+// The table under "Cost per call" in doc.go is measured.
 func TestCostPerCall(t *testing.T) {
 	_, rdb := redistest.Mini(t)
-	hook := &trips{}
-	rdb.AddHook(hook)
+	var trips redistest.Trips
+	rdb.AddHook(&trips)
 	c := newTestCounter(t, rdb, Options{Interval: never})
 	ctx := t.Context()
 	ids := make([]int64, 300)
@@ -46,11 +22,10 @@ func TestCostPerCall(t *testing.T) {
 		ids[i] = int64(i)
 	}
 	steps := []struct {
-		name  string
-		trips int64
-		call  func() error
+		row  string
+		call func() error
 	}{
-		{"Add", 0, func() error {
+		{"Add", func() error {
 			for _, id := range ids {
 				if err := c.Add(id, "likes", 1); err != nil {
 					return err
@@ -58,27 +33,86 @@ func TestCostPerCall(t *testing.T) {
 			}
 			return nil
 		}},
-		{"Flush", 1, func() error { return c.Flush(ctx) }},
-		{"Flush of nothing", 0, func() error { return c.Flush(ctx) }},
-		{"AddSync", 1, func() error { _, err := c.AddSync(ctx, 1, "likes", 1); return err }},
-		{"AddSync, spread", 2, func() error { _, err := c.AddSync(ctx, 1, "hot", 1); return err }},
-		{"Toggle", 1, func() error { _, err := c.Toggle(ctx, 1, "likes", "ann", true); return err }},
-		{"ToggleAt", 1, func() error { _, err := c.ToggleAt(ctx, 1, "likes", 5, true); return err }},
-		{"Get", 1, func() error { _, err := c.Get(ctx, 1); return err }},
-		{"GetMany", 1, func() error { _, err := c.GetMany(ctx, ids); return err }},
+		{"Flush", func() error { return c.Flush(ctx) }},
+		{"AddSync", func() error { _, err := c.AddSync(ctx, 1, "likes", 1); return err }},
+		{"Toggle", func() error { _, err := c.Toggle(ctx, 1, "likes", "ann", true); return err }},
+		{"ToggleAt", func() error { _, err := c.ToggleAt(ctx, 1, "likes", 5, true); return err }},
+		{"Get", func() error { _, err := c.Get(ctx, 1); return err }},
+		{"GetMany", func() error { _, err := c.GetMany(ctx, ids); return err }},
 	}
 	for _, s := range steps { // so that the server knows the scripts
 		require.NoError(t, s.call())
 	}
-	for _, s := range steps {
-		before := hook.n.Load()
-		require.NoError(t, s.call())
-		assert.Equal(t, s.trips, hook.n.Load()-before, s.name)
+	rows := redistest.Costs(t)
+	cost := func(call func() error) int64 {
+		trips.N.Store(0)
+		require.NoError(t, call())
+		return trips.N.Load()
 	}
+	for _, s := range steps {
+		assert.Equal(t, rows.Row(t, s.row).Trips(), cost(s.call), s.row)
+	}
+	assert.EqualValues(t, 0, cost(func() error { return c.Flush(ctx) }), "of nothing")
+	assert.EqualValues(t, 2, cost(func() error { _, err := c.AddSync(ctx, 1, "hot", 1); return err }), "a field that spreads")
 
 	h := c.Handle(1, "likes")
-	assert.Zero(t, testing.AllocsPerRun(100, func() { _ = h.Add(1) }), "Handle.Add")
-	assert.Zero(t, testing.AllocsPerRun(100, func() { _ = c.Add(1, "likes", 1) }), "Add")
+	assert.EqualValues(t, rows.Row(t, "Handle.Add").Allocations(), testing.AllocsPerRun(100, func() { _ = h.Add(1) }), "Handle.Add")
+	assert.EqualValues(t, rows.Row(t, "Add").Allocations(), testing.AllocsPerRun(100, func() { _ = c.Add(1, "likes", 1) }), "Add")
 	id := int64(1000)
 	assert.LessOrEqual(t, testing.AllocsPerRun(100, func() { _ = c.Add(id, "likes", 1); id++ }), 8.0, "the first Add")
+}
+
+// The commands that doc.go lists are enough, and the keys are of the kinds, names and
+// sizes that it says.
+func TestKeysAndACL(t *testing.T) {
+	server, rdb := redistest.Limited(t)
+	ctx := t.Context()
+	prefix := redistest.Prefix(t)
+	c := newTestCounter(t, rdb, Options{Prefix: prefix, Interval: never})
+	must := func(_ any, err error) {
+		t.Helper()
+		require.NoError(t, err)
+	}
+	for id := range int64(2) {
+		require.NoError(t, c.Add(id, "likes", 1))
+	}
+	for _, f := range []string{"views", "score", "hot"} {
+		require.NoError(t, c.Add(1, f, 1))
+	}
+	must(c.Toggle(ctx, 2, "likes", "ann", true))
+	must(c.Toggle(ctx, 2, "likes", "ann", false))
+	must(c.Toggle(ctx, 2, "likes", "member-0001", true))
+	must(c.ToggleAt(ctx, 3, "likes", 1<<16-1, true))
+	must(c.AddSync(ctx, 4, "likes", 1))
+	must(nil, c.Flush(ctx))
+	must(c.Get(ctx, 1))
+
+	store := newMemoryStore()
+	four := tiny
+	four.Name, four.Fields = "four", []Field{{Name: "likes"}, {Name: "comments"}, {Name: "reposts"}, {Name: "views"}}
+	cold := newCounterOf(t, rdb, four, Options{Prefix: prefix, Interval: never, Cold: store})
+	must(nil, cold.Add(1, "likes", 1<<32))
+	must(nil, cold.Add(1000, "likes", 1))
+	must(nil, cold.Flush(ctx))
+	require.True(t, moveOut(t, cold, 1))
+	must(cold.Get(ctx, 1))
+	require.True(t, moveOut(t, cold, 1000))
+	must(nil, cold.moveIdle(ctx))
+	require.ErrorContains(t, rdb.Keys(ctx, "*").Err(), "NOPERM")
+
+	all := server.Client()
+	seen := map[string]bool{}
+	for _, k := range all.Keys(ctx, "*").Val() {
+		head, kind, ok := strings.Cut(k, "}:")
+		require.True(t, ok && strings.HasPrefix(head, prefix+":counter1:{"), k)
+		bytes, ttl := all.MemoryUsage(ctx, k).Val()-int64(len(prefix)), all.TTL(ctx, k).Val()
+		most := map[string]int64{"c": 150, "b": 5400, "o": 150, "e": 130, "i": 300, "m": 250, "d": 16500, "f": 130, "a": 150}[kind[:1]]
+		assert.LessOrEqual(t, bytes, most, k)
+		assert.Equal(t, strings.Contains("fa", kind[:1]), ttl > 0, "%s lives for %v", k, ttl)
+		seen[kind[:1]+all.Type(ctx, k).Val()] = true
+	}
+	for _, kind := range []string{"chash", "bstring", "ohash", "estring", "izset", "mset", "dstring", "fstring", "astring"} {
+		assert.True(t, seen[kind], kind)
+	}
+	assert.Len(t, seen, 9)
 }

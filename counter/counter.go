@@ -181,6 +181,8 @@ type Counter struct {
 	shards  [shardCount]shard
 	calls   atomic.Uint64 // AddSync and Toggle, in their tokens
 
+	syncs, toggles, togglesAt *group
+
 	closed   atomic.Bool
 	turn     chan struct{} // held by whoever flushes
 	failing  bool          // the last flush; belongs to whoever has the turn
@@ -216,12 +218,15 @@ func New(rdb redis.UniversalClient, schema Schema, opts Options) (*Counter, erro
 	if schema.Packed {
 		c.scripts = packed
 	}
+	if opts.Cold != nil {
+		c.scripts = cold
+	}
+	c.syncs, c.toggles, c.togglesAt = newGroup(rdb, c.scripts.sync), newGroup(rdb, c.scripts.toggle), newGroup(rdb, c.scripts.toggleAt)
 	for i := range c.shards {
 		c.shards[i].init(c, i)
 	}
 	c.lifetime.Go(c.flushUntilClosed)
 	if opts.Cold != nil {
-		c.scripts = cold
 		c.lifetime.Go(c.moveUntilClosed)
 	}
 	return c, nil
@@ -255,8 +260,8 @@ func (c *Counter) field(name string) (int, error) {
 	return 0, fmt.Errorf("%w: schema %q has no field %q", ErrInvalid, c.schema.Name, name)
 }
 
-// Close refuses further calls with ErrClosed, sends what is pending, and ends the
-// flusher. If ctx ends first, the error says how many objects had increments that
+// Close refuses further calls with ErrClosed, sends what is pending, waits for the calls
+// in flight, and ends the flusher. If ctx ends first, the error says how many objects had increments that
 // are not known to be stored; they are lost, or stored if their last attempt was.
 // The Redis client stays open.
 func (c *Counter) Close(ctx context.Context) error {
@@ -268,6 +273,11 @@ func (c *Counter) Close(ctx context.Context) error {
 		c.shards[i].poison()
 	}
 	err := c.drain(ctx)
+	for _, g := range []*group{c.syncs, c.toggles, c.togglesAt} {
+		if e := g.Close(ctx); err == nil {
+			err = e
+		}
+	}
 	c.lifetime.Stop()
 	if err != nil {
 		return fmt.Errorf("counter: schema %q: closed with %d objects pending: %w", c.schema.Name, c.Pending(), err)

@@ -69,7 +69,7 @@
 //	:e:<id/256>            string  where the block is, with Cold; ~110 B, kept while it is away
 //	:i                     zset    the blocks that are here, with Cold; ~90 B each
 //	:m:<id>:<field>        set     a member per member that is on; ~50 B each for names of 11 bytes
-//	:d:<id>:<field>:<n>    string  a bit per member of ToggleAt, n the member / 65,536; at most 8 KB
+//	:d:<id>:<field>:<n>    string  a bit per member of ToggleAt, n the member / 65,536; at most 8 KB, and 16 KB of memory
 //	:f:<process>           string  the number of a process's last flush; TTL 24 h
 //	:a:<process><call>     string  the token of an AddSync or a Toggle; ~100 B; TTL 1 min
 //
@@ -96,14 +96,18 @@
 //
 // # Cost per call
 //
-//	call            round trips               script       allocations
-//	Add             0                         none         none; 6 for the first since a flush
-//	Handle.Add      0                         none         none
-//	flush           1 per 200 objects a shard O(objects)
-//	AddSync         1; 2 if the field spreads O(1)
-//	Toggle          1                         O(1)
-//	ToggleAt        1                         O(1)
-//	Get, GetMany    1                         O(keys)
+//	call           round trips                script      allocations
+//	Add            0                          none        none; 6 for the first since a flush
+//	Handle.Add     0                          none        none
+//	Flush          1 per 200 objects a shard  O(objects)
+//	AddSync        1, shared                  O(1)
+//	Toggle         1, shared                  O(1)
+//	ToggleAt       1, shared                  O(1)
+//	Get, GetMany   1                          O(keys)
+//
+// Shared means that the calls of one process that wait at the same time, up to 128, are
+// one pipeline; in a Cluster those of one shard. AddSync of a field that spreads makes a
+// second round trip, of its own.
 //
 // O(objects) with Schema.Packed is a GET of 1 KB a field for each block of 256 and a
 // SETRANGE for each counter.

@@ -304,10 +304,14 @@ func (c *Counter) Pending() (n int) {
 		s.mu.RLock()
 		s.queue.Lock()
 		n += len(s.dirty)
-		s.queue.Unlock()
 		if s.flight != nil {
-			n += len(s.flight.objects)
+			for _, o := range s.flight.objects {
+				if !o.queued.Load() { // or it is in dirty too
+					n++
+				}
+			}
 		}
+		s.queue.Unlock()
 		s.mu.RUnlock()
 	}
 	return n

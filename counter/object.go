@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/spillway-go/spillway/internal/key"
 )
 
@@ -44,6 +46,7 @@ type object struct {
 type shard struct {
 	space key.Space
 	token string // the key of the number of the last flush of this process
+	lane  string // of its AddSync and Toggle: calls of one lane share round trips
 	state atomic.Uint32
 
 	mu      sync.RWMutex
@@ -60,6 +63,9 @@ func (s *shard) init(c *Counter, i int) {
 	s.space = key.New(c.opts.Prefix, "counter", layout, c.schema.Name+"/"+strconv.Itoa(i))
 	s.token = s.space.Key("f:" + c.nonce)
 	s.objects, s.spread = map[int64]*object{}, map[name]*object{}
+	if _, single := c.rdb.(*redis.Client); !single { // one server that is down must not delay the others
+		s.lane = strconv.Itoa(i)
+	}
 }
 
 // The states of a shard, which are all that Add has to ask.

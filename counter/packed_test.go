@@ -109,6 +109,7 @@ func disagree(t *testing.T, rdb redis.UniversalClient, steps int, of *scripts) s
 	a := newCounterOf(t, rdb, plain, Options{Interval: never})
 	b := newCounterOf(t, rdb, tiny, Options{Interval: never})
 	b.scripts = of
+	b.syncs, b.toggles = newGroup(rdb, of.sync), newGroup(rdb, of.toggle)
 	ids := []int64{math.MinInt64, math.MinInt64 + 1, -257, -256, -1, 0, 1, 255, 256, 257, 511, math.MaxInt64 - 1, math.MaxInt64}
 	deltas := []int64{1, 1, 1, -1, 255, 1 << 16, 1<<31 - 1, -1 << 31, 1 << 32, -1 << 32}
 	ctx := t.Context()

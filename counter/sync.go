@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/redis/go-redis/v9"
+
+	"github.com/spillway-go/spillway/internal/coalesce"
 	"github.com/spillway-go/spillway/internal/script"
 )
 
@@ -33,8 +36,9 @@ const bitmapBits = 1 << 16
 //
 // A lost reply is resolved by asking again under the call's own token, for five
 // seconds; then ErrUnknown. Making the call again after ErrUnknown may count twice.
-// A total that would leave ±2^53 is ErrInvalid. One round trip, two for a field that
-// spreads; the token takes some 100 bytes for a minute.
+// A total that would leave ±2^53 is ErrInvalid. One round trip, which calls that wait at
+// the same time share, and another for a field that spreads; the token takes some 100
+// bytes for a minute. A call whose ctx ends leaves at once.
 func (c *Counter) AddSync(ctx context.Context, id int64, field string, delta int64) (total int64, err error) {
 	f, err := c.field(field)
 	if err != nil {
@@ -45,7 +49,7 @@ func (c *Counter) AddSync(ctx context.Context, id int64, field string, delta int
 	}
 	n := c.home(id, f)
 	s := c.shardOf(n)
-	reply, err := c.answered(ctx, c.scripts.sync, s, id, c.keysOf(s, n), c.cell(n, f), delta)
+	reply, err := c.answered(ctx, c.syncs, s, id, c.keysOf(s, n), c.cell(n, f), delta)
 	if err != nil {
 		return 0, fmt.Errorf("counter: object %d: %w", id, err)
 	}
@@ -70,14 +74,14 @@ func (c *Counter) AddSync(ctx context.Context, id int64, field string, delta int
 // such a field no Add of its own. ToggleAt takes less for members with numbers.
 //
 // Members that are on are kept in a set, some 50 bytes each with a name of 11. One round
-// trip; a change keeps a token of 100 bytes for a minute. Errors are those of AddSync.
+// trip, shared as AddSync's; a change keeps a token of 100 bytes for a minute. Errors are those of AddSync.
 // After ErrUnknown the same call can be made again: the total stays right, and only
 // changed may be false for a change that the first call made.
 func (c *Counter) Toggle(ctx context.Context, id int64, field, member string, on bool) (changed bool, err error) {
 	if member == "" || len(member) > maxMember {
 		return false, fmt.Errorf("%w: member of %d bytes, want 1 to %d", ErrInvalid, len(member), maxMember)
 	}
-	return c.toggle(ctx, c.scripts.toggle, id, field, "m:"+strconv.FormatInt(id, 10)+":"+field, member, on)
+	return c.toggle(ctx, c.toggles, id, field, "m:"+strconv.FormatInt(id, 10)+":"+field, member, on)
 }
 
 // ToggleAt is Toggle for members that are numbered without large gaps: they are kept in
@@ -86,10 +90,10 @@ func (c *Counter) Toggle(ctx context.Context, id int64, field, member string, on
 // field has either Toggle or ToggleAt: neither sees the other's members.
 func (c *Counter) ToggleAt(ctx context.Context, id int64, field string, member uint32, on bool) (changed bool, err error) {
 	bitmap := "d:" + strconv.FormatInt(id, 10) + ":" + field + ":" + strconv.Itoa(int(member/bitmapBits))
-	return c.toggle(ctx, c.scripts.toggleAt, id, field, bitmap, member%bitmapBits, on)
+	return c.toggle(ctx, c.togglesAt, id, field, bitmap, member%bitmapBits, on)
 }
 
-func (c *Counter) toggle(ctx context.Context, sc *script.Script, id int64, field, members string, member any, on bool) (changed bool, err error) {
+func (c *Counter) toggle(ctx context.Context, g *group, id int64, field, members string, member any, on bool) (changed bool, err error) {
 	f, err := c.field(field)
 	if err != nil {
 		return false, err
@@ -100,15 +104,37 @@ func (c *Counter) toggle(ctx context.Context, sc *script.Script, id int64, field
 	if on {
 		want = 1
 	}
-	reply, err := c.answered(ctx, sc, s, id, append(c.keysOf(s, n), s.space.Key(members)), c.cell(n, f), member, want)
+	reply, err := c.answered(ctx, g, s, id, append(c.keysOf(s, n), s.space.Key(members)), c.cell(n, f), member, want)
 	if err != nil {
 		return false, fmt.Errorf("counter: object %d: %w", id, err)
 	}
 	return reply == int64(1), nil
 }
 
+// A group runs a script for the calls that wait at the same time in one round trip.
+type group = coalesce.Group[script.Call, answer]
+
+// An answer is what became of one of them.
+type answer struct {
+	reply any
+	err   error
+}
+
+// newGroup returns a group. Its calls keep their tokens: each is resolved by itself,
+// and two of one flight that are about the same counter are two.
+func newGroup(rdb redis.UniversalClient, sc *script.Script) *group {
+	return coalesce.New(func(ctx context.Context, _ string, calls []script.Call) ([]answer, error) {
+		replies, errs := sc.RunMany(ctx, rdb, calls)
+		answers := make([]answer, len(calls))
+		for i := range answers {
+			answers[i] = answer{replies[i], errs[i]}
+		}
+		return answers, nil
+	}, coalesce.Options{})
+}
+
 // answered runs a script under a token of its own, when the object's block is there.
-func (c *Counter) answered(ctx context.Context, sc *script.Script, s *shard, id int64, keys []string, args ...any) (any, error) {
+func (c *Counter) answered(ctx context.Context, g *group, s *shard, id int64, keys []string, args ...any) (any, error) {
 	if c.closed.Load() {
 		return nil, ErrClosed
 	}
@@ -118,11 +144,20 @@ func (c *Counter) answered(ctx context.Context, sc *script.Script, s *shard, id 
 		Args: append([]any{answerTTL.Milliseconds(), c.blockLen()}, args...),
 	}
 	for range maxReturns {
-		reply, err := sc.Run(ctx, c.rdb, call)
+		a, err := g.Do(ctx, s.lane, "", call, 1)
+		if err == nil {
+			err = a.err
+		}
 		refused := new(script.Refused)
 		switch {
+		case errors.Is(err, coalesce.ErrClosed):
+			return nil, ErrClosed
+		case errors.Is(err, coalesce.ErrUnsent):
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		case errors.Is(err, coalesce.ErrUnknown):
+			return nil, fmt.Errorf("%w: %w", ErrUnknown, err)
 		case !errors.As(err, &refused):
-			return reply, err
+			return a.reply, err
 		case refused.Code != "away":
 			return nil, fmt.Errorf("%w: total would leave ±2^53: %w", ErrInvalid, err)
 		}

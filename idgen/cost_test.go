@@ -1,64 +1,48 @@
 package idgen
 
 import (
-	"context"
-	"net"
-	"sync/atomic"
 	"testing"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillway-go/spillway/internal/redistest"
 )
 
-// trips counts round trips.
-type trips struct{ n atomic.Int64 }
-
-func (*trips) DialHook(next redis.DialHook) redis.DialHook {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
-}
-
-func (c *trips) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		c.n.Add(1)
-		return next(ctx, cmd)
-	}
-}
-
-func (*trips) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
-}
-
-// What doc.go says that calls cost.
+// The table under "Cost per call" in doc.go is measured.
 func TestCostPerCall(t *testing.T) {
 	_, rdb := redistest.Mini(t)
-	hook := &trips{}
-	rdb.AddHook(hook)
+	var trips redistest.Trips
+	rdb.AddHook(&trips)
 	store := redisStoreOf(t, rdb, RedisOptions{})
 	s := segment(t, store, Options{MinStep: 1_000_000})
 	p, err := NewPermuter([]byte("k"), 1<<40)
 	require.NoError(t, err)
 	take(t, s, 1) // loads the script, and claims
-	for _, step := range []struct {
-		name   string
-		trips  int64
-		allocs float64 // -1: not promised
-		call   func() error
-	}{
-		{"Next", 0, 0, func() error { _, err := s.Next(t.Context()); return err }},
-		{"TryNext", 0, 0, func() error { s.TryNext(); return nil }},
-		{"NextN", 0, 1, func() error { _, err := s.NextN(t.Context(), 100); return err }},
-		{"Permute", 0, 0, func() error { _, err := p.Permute(1); return err }},
-		{"Invert", 0, 0, func() error { _, err := p.Invert(1); return err }},
-		{"Claim", 1, -1, func() error { _, err := store.Claim(t.Context(), "order", 10); return err }},
+	rows := redistest.Costs(t)
+	for name, call := range map[string]func() error{
+		"Next":         func() error { _, err := s.Next(t.Context()); return err },
+		"TryNext":      func() error { s.TryNext(); return nil },
+		"NextN":        func() error { _, err := s.NextN(t.Context(), 100); return err },
+		"Permute":      func() error { _, err := p.Permute(1); return err },
+		"Invert":       func() error { _, err := p.Invert(1); return err },
+		"Claim, Redis": func() error { _, err := store.Claim(t.Context(), "order", 10); return err },
 	} {
-		before := hook.n.Load()
-		require.NoError(t, step.call(), step.name)
-		assert.Equal(t, step.trips, hook.n.Load()-before, step.name)
-		if step.allocs >= 0 {
-			assert.Equal(t, step.allocs, testing.AllocsPerRun(100, func() { _ = step.call() }), step.name)
+		row := rows.Row(t, name)
+		trips.N.Store(0)
+		require.NoError(t, call(), name)
+		assert.Equal(t, row.Trips(), trips.N.Load(), name)
+		if most := row.Allocations(); most >= 0 {
+			assert.LessOrEqual(t, testing.AllocsPerRun(100, func() { _ = call() }), float64(most), name)
 		}
 	}
+}
+
+// The commands that doc.go lists are enough.
+func TestACL(t *testing.T) {
+	_, rdb := redistest.Limited(t)
+	store := redisStoreOf(t, rdb, RedisOptions{})
+	claim(t, store, 10)
+	require.Equal(t, int64(11), claim(t, store, 10).First)
+	require.ErrorContains(t, rdb.Get(t.Context(), "x").Err(), "NOPERM")
 }

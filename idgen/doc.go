@@ -42,9 +42,11 @@
 // mark elsewhere, as the largest id in the orders table, and put it there. Where
 // neither will do, use SQLStore.
 //
-// A store that was restored from a backup repeats what came after it. A Segment
-// refuses ranges that it had itself been given (ErrWentBack); nobody can know
-// those of other processes.
+// A store that was restored from a backup repeats what came after it, and so does a
+// database that may forget its last commits in a crash or a failover
+// (innodb_flush_log_at_trx_commit=0, synchronous_commit=off). A Segment refuses ranges
+// that it had itself been given (ErrWentBack); nobody can know those of other
+// processes.
 //
 // A Permuter deters; it is not cryptography, and its comment says what is.
 //
@@ -99,13 +101,13 @@
 //
 // # Cost per call
 //
-//	call                   round trips   allocations
-//	Next, TryNext          0             0
-//	NextN                  0             1, the result
-//	Permute, Invert        0             0
-//	Claim, SQL, atomic     1
-//	Claim, SQL, optimistic 2 a try
-//	Claim, Redis           1
+//	call                    round trips  allocations
+//	Next, TryNext           0            0
+//	NextN                   0            1, the result
+//	Permute, Invert         0            0
+//	Claim, SQL, atomic      1
+//	Claim, SQL, optimistic  2 a try
+//	Claim, Redis            1
 //
 // Next costs some 6 ns, and 20 ns when two cores want ids of one Segment at once.
 package idgen

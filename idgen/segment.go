@@ -192,8 +192,9 @@ func (s *Segment) TryNext() (int64, bool) {
 }
 
 // Runway returns how long the ids at hand last at the present rate: how long an
-// outage of the store goes unnoticed. Without a known rate it is the longest
-// Duration.
+// outage of the store goes unnoticed. The rate is that of the segment in use, or in its
+// first second that of the one before; in the first second of all it is a guess.
+// Without ids used it is the longest Duration.
 func (s *Segment) Runway() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()

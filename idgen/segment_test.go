@@ -200,6 +200,59 @@ func TestSegmentStep(t *testing.T) {
 	})
 }
 
+// A quarter of 500 ids lasts for 1.25 s at this rate, a claim takes 2 s: the next one is
+// asked for when what is left lasts for two claims.
+func TestSegmentAsksEarlyIfTheStoreIsSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &memory{delay: 2 * time.Second}
+		s := segment(t, store, Options{MinStep: 500, MaxStep: 500})
+		for i := range 5000 {
+			time.Sleep(10 * time.Millisecond)
+			if _, err := s.Next(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if i == 1000 { // by now it knows the rate and the claims
+				s.waits.Store(0)
+			}
+		}
+		require.Zero(t, s.Stats().Waits)
+		require.InDelta(t, float64(500-2*200), float64(s.cur.Load().trigger), 10)
+	})
+}
+
+// Processes that lose the store together do not come back together, nor do they come
+// at a fixed beat.
+func TestSegmentRetriesWithJitter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var at []time.Time
+		down := storeFunc(func(context.Context, string, int64) (Range, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			at = append(at, time.Now())
+			return Range{}, errDown
+		})
+		began := time.Now()
+		for range 50 {
+			_, ok := segment(t, down, Options{}).TryNext()
+			require.False(t, ok)
+		}
+		time.Sleep(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
+		require.LessOrEqual(t, len(at), 50*70, "a claim in two seconds, a second at the least, each")
+		together := map[time.Time]int{}
+		for _, when := range at {
+			together[when]++
+		}
+		require.Equal(t, 50, together[began], "the first ones are at once")
+		delete(together, began)
+		for when, n := range together {
+			require.Less(t, n, 3, "at %v", when.Sub(began))
+		}
+	})
+}
+
 // K segments are held at most, so that no more are lost with the process.
 func TestSegmentHoldsAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -3,14 +3,10 @@ package lock
 import (
 	"context"
 	"fmt"
-	"net"
-	"os"
 	"regexp"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,8 +20,8 @@ import (
 // The table under "Cost per call" in doc.go is measured, row by row: a row that no
 // test claims fails.
 func TestCostPerCall(t *testing.T) {
-	rows := costs(t)
-	for name, measure := range map[string]func(*testing.T, cost){
+	rows := redistest.Costs(t)
+	for name, measure := range map[string]func(*testing.T, redistest.Cost){
 		"Lock and Unlock, alone":        costAlone,
 		"Lock and Unlock, passed on":    costPassedOn,
 		"Lock, held elsewhere":          costHeldElsewhere,
@@ -35,15 +31,14 @@ func TestCostPerCall(t *testing.T) {
 		"ForceUnlock":                   costForceUnlock,
 		"Quorum.Lock, Unlock":           costQuorum,
 	} {
-		row, ok := rows[name]
-		require.True(t, ok, "doc.go has no row for %s", name)
+		row := rows.Row(t, name)
 		delete(rows, name)
 		t.Run(name, func(t *testing.T) { measure(t, row) })
 	}
 	require.Empty(t, rows, "not measured")
 }
 
-func costAlone(t *testing.T, row cost) {
+func costAlone(t *testing.T, row redistest.Cost) {
 	m := newMeter(t)
 	l := open(t, m.rdb, Options{})
 	cycle := func() {
@@ -52,25 +47,25 @@ func costAlone(t *testing.T, row cost) {
 		require.NoError(t, s.Unlock(t.Context()))
 	}
 	trips, commands := m.of(cycle)
-	require.Equal(t, row.trips, fmt.Sprint(trips))
-	require.Equal(t, "O(1)", row.script)
+	require.Equal(t, row["round trips"], fmt.Sprint(trips))
+	require.Equal(t, "O(1)", row["script"])
 	require.LessOrEqual(t, commands, 2*3, "TIME, GET, SET")
 	if !raceEnabled {
-		require.LessOrEqual(t, testing.AllocsPerRun(100, cycle), row.allocations)
+		require.LessOrEqual(t, testing.AllocsPerRun(100, cycle), float64(row.Allocations()))
 	}
 }
 
-func costPassedOn(t *testing.T, row cost) {
+func costPassedOn(t *testing.T, row redistest.Cost) {
 	m := newMeter(t)
 	l := open(t, m.rdb, Options{TTL: time.Hour}) // no renewals
-	alone := costs(t)["Lock and Unlock, alone"].allocations
+	alone := float64(redistest.Costs(t).Row(t, "Lock and Unlock, alone").Allocations())
 	m.of(func() { // the server knows the scripts from here on
 		require.NoError(t, l.Do(t.Context(), "a", func(context.Context, *Lease) error { return nil }))
 	})
 	start := l.Stats()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	m.trips.n.Store(0)
+	m.trips.N.Store(0)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -90,13 +85,13 @@ func costPassedOn(t *testing.T, row cost) {
 	stats := l.Stats()
 	passed, taken := float64(stats.HandOvers-start.HandOvers), float64(stats.Acquired-start.Acquired)
 	require.Greater(t, passed, 10*taken)
-	require.Equal(t, row.trips, fmt.Sprint(m.trips.n.Load()-2*int64(taken)), "beyond those of what was taken from Redis")
+	require.Equal(t, row["round trips"], fmt.Sprint(m.trips.N.Load()-2*int64(taken)), "beyond those of what was taken from Redis")
 	if !raceEnabled {
-		require.LessOrEqual(t, (float64(after.Mallocs-before.Mallocs)-alone*taken)/passed, row.allocations+0.5)
+		require.LessOrEqual(t, (float64(after.Mallocs-before.Mallocs)-alone*taken)/passed, float64(row.Allocations())+0.5)
 	}
 }
 
-func costHeldElsewhere(t *testing.T, row cost) {
+func costHeldElsewhere(t *testing.T, row redistest.Cost) {
 	var first [2]int64
 	var every [2]float64
 	for i, fair := range []bool{false, true} {
@@ -105,7 +100,7 @@ func costHeldElsewhere(t *testing.T, row cost) {
 			holder := open(t, b.Client(), opts)
 			_, s, err := holder.Lock(t.Context(), "a")
 			require.NoError(t, err)
-			asks, rdb := &trips{}, b.Client()
+			asks, rdb := &redistest.Trips{}, b.Client()
 			rdb.AddHook(asks)
 			got := make(chan *Lease)
 			waiting := open(t, rdb, opts)
@@ -114,21 +109,21 @@ func costHeldElsewhere(t *testing.T, row cost) {
 				got <- s
 			}()
 			synctest.Wait()
-			first[i] = asks.n.Swap(0) + int64(len(b.Mini.PubSubChannels("")))
+			first[i] = asks.N.Swap(0) + int64(len(b.Mini.PubSubChannels("")))
 			time.Sleep(time.Minute + 100*time.Millisecond)
-			every[i] = 60 / float64(asks.n.Load())
+			every[i] = 60 / float64(asks.N.Load())
 			require.NoError(t, s.Unlock(t.Context()))
 			require.NoError(t, (<-got).Unlock(t.Context()))
 		})
 	}
 	require.Equal(t, first[0], first[1])
-	require.Equal(t, row.trips, fmt.Sprintf("%d, and 1 every %.2g s (Fair: %.2g s)", first[0], every[0], every[1]))
+	require.Equal(t, row["round trips"], fmt.Sprintf("%d, and 1 every %.2g s (Fair: %.2g s)", first[0], every[0], every[1]))
 }
 
-func costMembers(t *testing.T, row cost) {
+func costMembers(t *testing.T, row redistest.Cost) {
 	m := newMeter(t)
 	l := open(t, m.rdb, Options{TTL: time.Hour})
-	require.Equal(t, "O(log holders)", row.script)
+	require.Equal(t, "O(log holders)", row["script"])
 	var costs []int
 	var held []*Lease
 	for _, holders := range []int{0, 200} {
@@ -150,8 +145,8 @@ func costMembers(t *testing.T, row cost) {
 				require.NoError(t, inside[0].Unlock(t.Context()))
 				inside = inside[1:]
 			})
-			require.Equal(t, row.trips, fmt.Sprintf("%d each", in))
-			require.Equal(t, row.trips, fmt.Sprintf("%d each", out))
+			require.Equal(t, row["round trips"], fmt.Sprintf("%d each", in))
+			require.Equal(t, row["round trips"], fmt.Sprintf("%d each", out))
 			costs = append(costs, a, b)
 		}
 	}
@@ -161,11 +156,11 @@ func costMembers(t *testing.T, row cost) {
 	}
 }
 
-func costRenewals(t *testing.T, row cost) {
+func costRenewals(t *testing.T, row redistest.Cost) {
 	for _, leases := range []int{pipelined, pipelined + 1} {
 		redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 			b.Mini.ClockTTL(false)
-			sent := &trips{}
+			sent := &redistest.Trips{}
 			rdb := b.Client()
 			l := open(t, rdb, Options{Prefix: "p"})
 			var held []*Lease
@@ -177,7 +172,7 @@ func costRenewals(t *testing.T, row cost) {
 			rdb.AddHook(sent)
 			time.Sleep(10 * l.opts.TTL)
 			pipelines := (leases + pipelined - 1) / pipelined
-			require.Equal(t, row.trips, fmt.Sprintf("%.0f a TTL, one pipeline for up to %d leases", float64(sent.n.Load())/10/float64(pipelines), sent.most.Load()))
+			require.Equal(t, row["round trips"], fmt.Sprintf("%.0f a TTL, one pipeline for up to %d leases", float64(sent.N.Load())/10/float64(pipelines), sent.Most.Load()))
 			for _, s := range held {
 				require.NoError(t, s.Unlock(t.Context()))
 			}
@@ -185,34 +180,34 @@ func costRenewals(t *testing.T, row cost) {
 	}
 }
 
-func costHolder(t *testing.T, row cost) {
+func costHolder(t *testing.T, row redistest.Cost) {
 	m := newMeter(t)
 	l := open(t, m.rdb, Options{})
 	trips, commands := m.of(func() {
 		_, err := l.Holder(t.Context(), "a")
 		require.NoError(t, err)
 	})
-	require.Equal(t, row.trips, fmt.Sprint(trips))
-	require.Equal(t, "O(1)", row.script)
+	require.Equal(t, row["round trips"], fmt.Sprint(trips))
+	require.Equal(t, "O(1)", row["script"])
 	require.LessOrEqual(t, commands, 2, "TIME, GET")
 }
 
-func costForceUnlock(t *testing.T, row cost) {
+func costForceUnlock(t *testing.T, row redistest.Cost) {
 	m := newMeter(t)
 	l := open(t, m.rdb, Options{})
 	holder := open(t, m.srv.Client(), Options{Prefix: l.opts.Prefix})
 	for range 2 { // the first time the server learns the scripts
 		_, s, err := holder.Lock(t.Context(), "a")
 		require.NoError(t, err)
-		m.trips.n.Store(0)
+		m.trips.N.Store(0)
 		require.NoError(t, l.ForceUnlock(t.Context(), "a"))
 		require.ErrorIs(t, s.Unlock(t.Context()), ErrLost)
 	}
-	require.Equal(t, row.trips, fmt.Sprint(m.trips.n.Load()))
-	require.Equal(t, "O(1)", row.script)
+	require.Equal(t, row["round trips"], fmt.Sprint(m.trips.N.Load()))
+	require.Equal(t, "O(1)", row["script"])
 }
 
-func costQuorum(t *testing.T, row cost) {
+func costQuorum(t *testing.T, row redistest.Cost) {
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 		nodes, faults := threeNodes(t, b)
 		q := quorum(t, nodes, Options{})
@@ -220,9 +215,9 @@ func costQuorum(t *testing.T, row cost) {
 		require.NoError(t, err)
 		require.NoError(t, s.Unlock(t.Context()))
 		synctest.Wait()
-		var sent []*trips
+		var sent []*redistest.Trips
 		for i, rdb := range nodes {
-			sent = append(sent, &trips{})
+			sent = append(sent, &redistest.Trips{})
 			rdb.AddHook(sent[i])
 			faults[i].Add(redistest.Rule{Do: redistest.DelayReply, Match: "evalsha", Times: -1, Delay: 100 * time.Millisecond})
 		}
@@ -232,7 +227,7 @@ func costQuorum(t *testing.T, row cost) {
 			require.Less(t, time.Since(start), 200*time.Millisecond, "at once")
 			synctest.Wait()
 			for _, s := range sent {
-				require.Equal(t, row.trips, fmt.Sprintf("%d each, to every server at once", s.n.Swap(0)))
+				require.Equal(t, row["round trips"], fmt.Sprintf("%d each, to every server at once", s.N.Swap(0)))
 			}
 		}
 		each(func() {
@@ -247,13 +242,13 @@ func costQuorum(t *testing.T, row cost) {
 type meter struct {
 	srv   *redistest.Proc
 	rdb   *redis.Client
-	trips *trips
+	trips *redistest.Trips
 	t     *testing.T
 }
 
 func newMeter(t *testing.T) meter {
 	srv := redistest.Server(t)
-	m := meter{srv, srv.Client(), &trips{}, t}
+	m := meter{srv, srv.Client(), &redistest.Trips{}, t}
 	m.rdb.AddHook(m.trips)
 	return m
 }
@@ -263,9 +258,9 @@ func newMeter(t *testing.T) meter {
 func (m meter) of(call func()) (sent, commands int) {
 	call()
 	before := m.inside()
-	m.trips.n.Store(0)
+	m.trips.N.Store(0)
 	call()
-	sent = int(m.trips.n.Load())
+	sent = int(m.trips.N.Load())
 	return sent, m.inside() - before
 }
 
@@ -285,56 +280,4 @@ func (m meter) inside() (n int) {
 		}
 	}
 	return n
-}
-
-// trips counts round trips, and the most commands in one of them.
-type trips struct{ n, most atomic.Int64 }
-
-func (c *trips) DialHook(next redis.DialHook) redis.DialHook {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
-}
-
-func (c *trips) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		if strings.HasPrefix(cmd.Name(), "eval") { // and not what opens a connection
-			c.n.Add(1)
-		}
-		return next(ctx, cmd)
-	}
-}
-
-func (c *trips) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		if strings.HasPrefix(cmds[0].Name(), "eval") {
-			c.n.Add(1)
-			c.most.Store(max(c.most.Load(), int64(len(cmds))))
-		}
-		return next(ctx, cmds)
-	}
-}
-
-type cost struct {
-	trips, script string
-	allocations   float64
-}
-
-var costRow = regexp.MustCompile(`^//\t(\S.*?) {2,}(\S.*?)(?: {2,}(O\(.*?\)))?(?: {2,}(\d+))?$`)
-
-// costs reads the table, a row per call.
-func costs(t *testing.T) map[string]cost {
-	doc, err := os.ReadFile("doc.go")
-	require.NoError(t, err)
-	_, table, found := strings.Cut(string(doc), "# Cost per call")
-	require.True(t, found)
-	rows := map[string]cost{}
-	for line := range strings.Lines(table) {
-		m := costRow.FindStringSubmatch(strings.TrimRight(line, "\n"))
-		if m == nil || m[1] == "call" {
-			continue
-		}
-		c := cost{trips: m[2], script: m[3]}
-		c.allocations, _ = strconv.ParseFloat(m[4], 64)
-		rows[m[1]] = c
-	}
-	return rows
 }

@@ -55,7 +55,7 @@ func TestKeysShareRoundTrips(t *testing.T) {
 		_, err := l.Peek(t.Context(), "k")
 		require.NoError(t, err)
 		faults.Add(redistest.Rule{Do: redistest.DelayReply, Match: "evalsha", Delay: time.Second, Times: serverLanes})
-		var trips roundTrips
+		var trips redistest.Trips
 		rdb.AddHook(&trips)
 		var wg sync.WaitGroup
 		var granted [100]atomic.Int64
@@ -69,7 +69,7 @@ func TestKeysShareRoundTrips(t *testing.T) {
 			synctest.Wait()
 		}
 		wg.Wait()
-		require.Equal(t, int64(2*serverLanes), trips.n.Load())
+		require.Equal(t, int64(2*serverLanes), trips.N.Load())
 		for i := range granted {
 			require.Equal(t, int64(2), granted[i].Load(), "key %d", i)
 		}

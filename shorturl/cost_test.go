@@ -2,6 +2,8 @@ package shorturl
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -50,7 +52,8 @@ func (l *looks) Count(ctx context.Context, code string, now time.Time) (Link, er
 	return l.store.Count(ctx, code, now)
 }
 
-// What doc.go says that calls cost.
+// What doc.go says that calls cost. (Not read from there: the harness that does so
+// would bring a Redis client's modules to users of this package, which needs none.)
 func TestCostPerCall(t *testing.T) {
 	store := &looks{store: MemoryStore()}
 	s := service(t, Options{Store: store})
@@ -68,12 +71,18 @@ func TestCostPerCall(t *testing.T) {
 		r.URL = "https://example.com/cost"
 		return func() error { _, err := s.Shorten(ctx, r); return err }
 	}
+	r := httptest.NewRequest("GET", "/"+known.Code, nil)
+	w := &discardWriter{http.Header{}}
+	redirect := func() error { s.redirect(w, r); return nil }
+	assert.Zero(t, testing.AllocsPerRun(1000, func() { _, _ = s.Resolve(ctx, known.Code) }), "Resolve, at hand")
+	assert.LessOrEqual(t, testing.AllocsPerRun(1000, func() { _ = redirect() }), 1.0, "redirect, at hand")
 	for _, step := range []struct {
 		name  string
 		looks int
 		call  func() error
 	}{
 		{"Resolve, at hand", 0, resolve(known.Code)},
+		{"redirect, at hand", 0, redirect},
 		{"Resolve, not at hand", 1, resolve(cold.Code)},
 		{"Resolve, MaxClicks", 1, resolve(few.Code)},
 		{"Shorten", 1, make(Request{})},

@@ -58,14 +58,16 @@
 //
 // # Cost per call
 //
-//	call                       looks into the Store   allocations
-//	Resolve, redirect, at hand 0                      0
-//	... not at hand            1, shared
-//	... with MaxClicks         1 (SQL: 2 statements)
-//	Shorten                    1
-//	Shorten, OneToOne          1 to 2
-//	Update, Disable            2
-//	Delete, List               1
+//	call                      looks into the Store      allocations
+//	Resolve, at hand          0                         0
+//	redirect, at hand         0                         1 at most
+//	Resolve, not at hand      1, shared
+//	Resolve, with MaxClicks   1 (SQL: 2 statements)
+//	Shorten                   1
+//	Shorten, OneToOne, new    2, 1 if the Guard says no
+//	Shorten, OneToOne, there  1
+//	Update, Disable           2
+//	Delete, List              1
 //
 // A redirect from memory takes about 0.3 µs beside net/http.
 package shorturl

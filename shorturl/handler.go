@@ -48,12 +48,13 @@ func (s *Service) redirect(w http.ResponseWriter, r *http.Request) {
 			refuse(w, err)
 			return
 		}
+		now = time.Now()
 	}
 	if e.link.MaxClicks > 0 && (r.Method == http.MethodHead || isBot(r.UserAgent())) {
 		answer(w, http.StatusNoContent)
 		return
 	}
-	e, err := s.follow(r.Context(), e)
+	e, err := s.follow(r.Context(), e, now)
 	if err != nil {
 		refuse(w, err)
 		return

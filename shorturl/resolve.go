@@ -18,14 +18,16 @@ const loadPatience = 5 * time.Second
 // any other one comes from this process's memory if it was resolved within
 // Options.LocalTTL: no lock, no round trip, no allocation.
 func (s *Service) Resolve(ctx context.Context, code string) (Link, error) {
-	e := s.atHand(code, time.Now())
+	now := time.Now()
+	e := s.atHand(code, now)
 	if e == nil {
 		var err error
 		if e, err = s.load(ctx, code); err != nil {
 			return Link{}, err
 		}
+		now = time.Now()
 	}
-	e, err := s.follow(ctx, e)
+	e, err := s.follow(ctx, e, now)
 	if err != nil {
 		return Link{}, err
 	}
@@ -46,9 +48,8 @@ func (s *Service) atHand(code string, now time.Time) *entry {
 	return nil
 }
 
-// follow uses a link once.
-func (s *Service) follow(ctx context.Context, e *entry) (*entry, error) {
-	now := time.Now()
+// follow uses a link once, at the time now.
+func (s *Service) follow(ctx context.Context, e *entry, now time.Time) (*entry, error) {
 	switch l := &e.link; {
 	case l.Code == "":
 		return nil, fmt.Errorf("shorturl: %q: %w", e.code, ErrNotFound)

@@ -3,12 +3,7 @@ package stock
 import (
 	"context"
 	"fmt"
-	"net"
-	"os"
-	"regexp"
-	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -20,8 +15,8 @@ import (
 // The table under "Cost per call" in doc.go is measured.
 func TestCostPerCall(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
-		counted := &trips{}
-		rdb.AddHook(counted)
+		var trips redistest.Trips
+		rdb.AddHook(&trips)
 		a := open(t, rdb, Options{SoldOutFor: -1})
 		remembers := open(t, rdb, Options{Prefix: a.opts.Prefix, SoldOutFor: maxSleep})
 		ctx := t.Context()
@@ -65,24 +60,23 @@ func TestCostPerCall(t *testing.T) {
 				}
 			},
 		}
-		rows := costs(t)
+		rows := redistest.Costs(t)
 		for name, call := range measured {
-			row, ok := rows[name]
-			require.True(t, ok, "doc.go has no row for %s", name)
+			row := rows.Row(t, name)
 			if name == "order sold out, in memory" {
 				must(nil, a.Load(ctx, stock))
 				call() // Redis says so, and from here on it is known
 			}
-			fewest := int64(99) // a call may also open a connection, which greets the server
+			fewest := int64(99) // the first one may have to teach the server its script
 			for range 5 {
-				counted.n.Store(0)
+				trips.N.Store(0)
 				call()
-				fewest = min(fewest, counted.n.Load())
+				fewest = min(fewest, trips.N.Load())
 			}
-			require.Equal(t, row.trips, fewest, "round trips of %s", name)
-			if _, local := rdb.(*redis.Client); local && row.allocations >= 0 && !isMini(rdb) && !raceEnabled {
+			require.Equal(t, row.Trips(), fewest, "round trips of %s", name)
+			if _, local := rdb.(*redis.Client); local && row.Allocations() >= 0 && !isMini(rdb) && !raceEnabled {
 				got := testing.AllocsPerRun(100, call)
-				require.LessOrEqual(t, got, float64(row.allocations), "allocations of %s", name)
+				require.LessOrEqual(t, got, float64(row.Allocations()), "allocations of %s", name)
 			}
 		}
 	})
@@ -95,7 +89,7 @@ type atEnd struct {
 }
 
 func (l atEnd) Levels(ctx context.Context, _ string) (string, map[string]Level, map[string]Level, error) {
-	packed, err := l.a.rdb.HGet(context.WithValue(ctx, uncounted{}, true), l.a.keys.levels, "@").Result()
+	packed, err := l.a.rdb.HGet(redistest.Uncounted(ctx), l.a.keys.levels, "@").Result()
 	if err != nil {
 		return "", nil, nil, err
 	}
@@ -103,63 +97,7 @@ func (l atEnd) Levels(ctx context.Context, _ string) (string, map[string]Level, 
 	return m.last, nil, nil, err
 }
 
-// uncounted marks a call that is not the package's.
-type uncounted struct{}
-
 // isMini tells whether the server shares this process, and its allocations.
 func isMini(rdb redis.UniversalClient) bool {
 	return !strings.Contains(rdb.Info(context.Background(), "server").Val(), "redis_version")
-}
-
-// trips counts round trips.
-type trips struct{ n atomic.Int64 }
-
-func (c *trips) DialHook(next redis.DialHook) redis.DialHook {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
-}
-
-func (c *trips) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		if ctx.Value(uncounted{}) == nil {
-			c.n.Add(1)
-		}
-		return next(ctx, cmd)
-	}
-}
-
-func (c *trips) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error { c.n.Add(1); return next(ctx, cmds) }
-}
-
-type cost struct{ trips, allocations int64 } // allocations -1: not promised
-
-var costRow = regexp.MustCompile(`^//\t(\S.*?) {2,}(\d+)(?:[, ].*?)?(?: {2,}\S+)?(?: {2,}(\d+))?$`)
-
-// costs reads the table, a row per call.
-func costs(t *testing.T) map[string]cost {
-	doc, err := os.ReadFile("doc.go")
-	require.NoError(t, err)
-	_, table, found := strings.Cut(string(doc), "# Cost per call")
-	require.True(t, found)
-	rows := map[string]cost{}
-	for line := range strings.Lines(table) {
-		m := costRow.FindStringSubmatch(strings.TrimRight(line, "\n"))
-		if m == nil {
-			continue
-		}
-		c := cost{allocations: -1}
-		c.trips, _ = strconv.ParseInt(m[2], 10, 64)
-		if m[3] != "" {
-			c.allocations, _ = strconv.ParseInt(m[3], 10, 64)
-		}
-		if strings.Contains(m[1], "sold out") || strings.HasPrefix(m[1], "Load") {
-			rows[m[1]] = c
-			continue
-		}
-		for name := range strings.SplitSeq(m[1], ", ") {
-			rows[name] = c
-		}
-	}
-	require.NotEmpty(t, rows)
-	return rows
 }

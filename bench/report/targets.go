@@ -30,6 +30,7 @@ var targets = []target{
 	{work: "DelayQueueMemory", impl: "spillway", unit: "B/job", atMost: 300},
 	{work: "Ring", impl: "spillway", param: "nodes=100", unit: "CPU-ns/op", atMost: 15},
 	{work: "Ring", impl: "spillway", param: "nodes=100", than: "go-zero", unit: "ops/s", atLeast: 1},
+	{work: "Ring", impl: "spillway", param: "nodes=100", than: "stathat", unit: "ops/s", atLeast: 1},
 	{work: "Ring", impl: "spillway", param: "nodes=100", than: "buraksezer", unit: "ops/s", atLeast: 1},
 	{work: "Ring", impl: "spillway", param: "nodes=100", than: "serialx", unit: "ops/s", atLeast: 1},
 	{work: "Ring", impl: "spillway", param: "nodes=100", than: "go-redis-rendezvous", unit: "ops/s", atLeast: 1},

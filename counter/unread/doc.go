@@ -46,12 +46,12 @@
 //
 // # Cost per call
 //
-//	call                     round trips          script
-//	Sent, Read               1                    O(1)
-//	Publish, Seen            1                    O(1)
-//	Posted                   1                    O(1)
-//	Visit                    1, 1 per 500 authors O(authors)
-//	Mark                     1                    O(messages)
-//	Add                      1                    O(visitors)
-//	Counts, Lit, Count, Has  1                    none
+//	call                     round trips            script
+//	Sent, Read               1                      O(1)
+//	Publish, Seen            1                      O(1)
+//	Posted                   1                      O(1)
+//	Visit                    1, 1 per 500 authors   O(authors)
+//	Mark                     1                      O(messages)
+//	Add                      1                      O(visitors)
+//	Counts, Lit, Count, Has  1                      none
 package unread

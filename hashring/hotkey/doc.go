@@ -4,7 +4,8 @@
 //   - A [Detector] watches a process's traffic: Observe every key, ask Hot.
 //   - [Copies] names the copies of a hot key: write all, read any.
 //
-// Both only compute. The caller talks to Redis, with the client it has.
+// Both only compute. The caller talks to Redis, with the client it has; an example of
+// package cache has one in front.
 //
 // # What it promises
 //
@@ -29,8 +30,8 @@
 // Copies are for values that are read far more often than written and may be a
 // moment old. NEVER make copies of stock, locks, limits, counters or anything else
 // that is compared and set: the copies differ while they are written, and two
-// callers would both be right. Package stock is made for hot stock: its calls merge,
-// one SKU included.
+// callers would both be right. Package stock spreads a hot activity itself
+// (Options.Buckets).
 //
 // Writing all copies is not atomic. A copy whose write failed keeps the old value
 // until it expires: give each the TTL that Copies.TTL returns, a few seconds, and

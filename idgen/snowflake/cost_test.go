@@ -1,6 +1,7 @@
 package snowflake
 
 import (
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -8,33 +9,52 @@ import (
 	"github.com/spillway-go/spillway/internal/redistest"
 )
 
-// What doc.go says that calls cost, counted by the server.
+// The table under "Cost per call" in doc.go is measured.
 func TestCostPerCall(t *testing.T) {
-	server := redistest.Server(t)
-	rdb := server.Client()
-	warm := leaseOf(t, rdb, Options{Name: "warm"})
+	rdb := redistest.Shared(t).Client()
+	var trips redistest.Trips
+	rdb.AddHook(&trips)
+	opts := Options{Prefix: redistest.Prefix(t)}
+	warm := leaseOf(t, rdb, opts)
 	require.NoError(t, warm.renew(t.Context()))
-	require.NoError(t, warm.Close(t.Context())) // the scripts are loaded
-	scripts := func() int {
-		n, err := server.Executions(t.Context(), "evalsha")
-		require.NoError(t, err)
-		return n
-	}
-	before := scripts()
-	step := func(name string, want int) {
+	require.NoError(t, warm.Close(t.Context())) // the scripts are known from here on
+	rows := redistest.Costs(t)
+	cost := func(name string, call func()) {
 		t.Helper()
-		require.Equal(t, want, scripts()-before, name)
-		before = scripts()
+		trips.N.Store(0)
+		call()
+		require.Equal(t, rows.Row(t, name).Trips(), trips.N.Load(), name)
 	}
-	w := leaseOf(t, rdb, Options{})
-	step("LeaseWorker", 1) // beside the question for the eviction policy
+	var w *Worker
+	cost("LeaseWorker", func() { w = leaseOf(t, rdb, opts) })
 	s := flakeOf(t, Classic, w)
-	for range 1000 {
-		next(t, s)
-	}
-	step("Next", 0)
+	cost("Next", func() { next(t, s) })
+	cost("TryNext", func() { s.TryNext() })
+	require.EqualValues(t, rows.Row(t, "Next").Allocations(), testing.AllocsPerRun(1000, func() { _, _ = s.Next(t.Context()) }))
+	cost("renewal", func() { require.NoError(t, w.renew(t.Context())) })
+	cost("Close", func() { require.NoError(t, w.Close(t.Context())) })
+}
+
+// The commands that doc.go lists are enough.
+func TestACL(t *testing.T) {
+	_, rdb := redistest.Limited(t)
+	w := leaseOf(t, rdb, Options{})
+	next(t, flakeOf(t, Dense, w))
 	require.NoError(t, w.renew(t.Context()))
-	step("renewal", 1)
 	require.NoError(t, w.Close(t.Context()))
-	step("Close", 1)
+	require.ErrorContains(t, rdb.Del(t.Context(), w.key).Err(), "NOPERM")
+}
+
+// What doc.go says of memory.
+func TestMemory(t *testing.T) {
+	rdb := redistest.Server(t).Client()
+	opts := Options{Workers: 1000}
+	w := leaseOf(t, rdb, opts)
+	for i := range 1000 {
+		slot := rdb.HGet(t.Context(), w.key, strconv.Itoa(w.ID())).Val()
+		require.NoError(t, rdb.HSet(t.Context(), w.key, i, slot).Err())
+	}
+	each := float64(rdb.MemoryUsage(t.Context(), w.key, 0).Val()) / 1000
+	t.Logf("%.0f bytes", each)
+	require.InEpsilon(t, 105, each, 0.1)
 }

@@ -47,7 +47,7 @@
 //
 // # Redis keys it writes
 //
-//	<Prefix>:snowflake1:{<Name>}:workers  hash  a field per worker id; ~70 B
+//	<Prefix>:snowflake1:{<Name>}:workers  hash  a field per worker id; ~105 B
 //
 // It has no TTL: the ceilings are needed for as long as the worker ids are. Commands,
 // for an ACL: EVAL, EVALSHA, and inside scripts TIME, HMGET, HGET, HSET; CONFIG GET or

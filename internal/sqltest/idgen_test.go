@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,13 +19,6 @@ import (
 
 	"github.com/spillway-go/spillway/idgen"
 )
-
-func TestMain(m *testing.M) {
-	if child() {
-		return
-	}
-	Main(m)
-}
 
 func idStore(t testing.TB, db Database, mode idgen.ClaimMode) idgen.Store {
 	t.Helper()
@@ -239,6 +234,31 @@ func rename(t *testing.T, db Database, from, to string) {
 	t.Helper()
 	_, err := db.Exec("ALTER TABLE " + from + " RENAME TO " + to)
 	require.NoError(t, err)
+}
+
+// The statement that idgen's doc.go gives makes the table that the store works on, and is
+// Migrate's.
+func TestDocumentedTable(t *testing.T) {
+	doc, err := os.ReadFile("../../idgen/doc.go")
+	require.NoError(t, err)
+	_, statement, found := strings.Cut(string(doc), "//\tCREATE TABLE spillway_idgen (")
+	require.True(t, found)
+	statement, _, found = strings.Cut(statement, "\n//\t)\n")
+	require.True(t, found)
+	statement = "CREATE TABLE spillway_idgen (" + strings.ReplaceAll(statement, "//\t", "") + "\n)"
+	columns := func(db Database) (all string) {
+		var name string
+		require.NoError(t, db.QueryRow("SHOW CREATE TABLE spillway_idgen").Scan(&name, &all))
+		return all
+	}
+	byHand, migrated := MariaDB(t), MariaDB(t)
+	_, err = byHand.Exec(statement)
+	require.NoError(t, err, statement)
+	idStore(t, migrated, idgen.Atomic)
+	require.Equal(t, columns(migrated), columns(byHand))
+	r, err := idStore(t, byHand, idgen.Atomic).Claim(t.Context(), "order", 10)
+	require.NoError(t, err)
+	require.Equal(t, idgen.Range{First: 1, Count: 10}, r)
 }
 
 func TestMigrateInvalid(t *testing.T) {

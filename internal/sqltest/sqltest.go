@@ -61,19 +61,22 @@ func SQLite(t testing.TB) Database {
 // MariaDB returns a new database on this binary's private server.
 func MariaDB(t testing.TB) Database {
 	t.Helper()
+	requireMariaDB(t)
+	s, err := mariaDB()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.mariaDB(t)
+}
+
+func requireMariaDB(t testing.TB) {
+	t.Helper()
 	if _, err := exec.LookPath("mariadbd"); err != nil {
 		if os.Getenv("REDIS_REQUIRED") == "1" {
 			t.Fatalf("REDIS_REQUIRED=1, but %v", err)
 		}
 		t.Skipf("needs MariaDB: %v (set REDIS_REQUIRED=1 to make this a failure)", err)
 	}
-	s, err := mariaDB()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s.database(t, sqldb.MySQL, "mysql", func(name string) string {
-		return "root@unix(" + s.socket + ")/" + name
-	})
 }
 
 // PostgreSQL returns a new database on this binary's private server.
@@ -110,8 +113,10 @@ func open(t testing.TB, d sqldb.Dialect, driver, dsn string) Database {
 type server struct {
 	dir, socket string
 	port        int
-	cmd         *exec.Cmd
 	log         string
+	driver, dsn string // of its administrator
+	command     func() *exec.Cmd
+	cmd         *exec.Cmd
 }
 
 var databases atomic.Int64
@@ -126,8 +131,16 @@ func (s *server) database(t testing.TB, d sqldb.Dialect, driver string, dsn func
 	return open(t, d, driver, dsn(name))
 }
 
+// mariaDB returns a new database on s.
+func (s *server) mariaDB(t testing.TB) Database {
+	t.Helper()
+	return s.database(t, sqldb.MySQL, "mysql", func(name string) string {
+		return "root@unix(" + s.socket + ")/" + name
+	})
+}
+
 var (
-	mariaDB    = sync.OnceValues(startMariaDB)
+	mariaDB    = sync.OnceValues(func() (*server, error) { return startMariaDB("--innodb-flush-log-at-trx-commit=0") })
 	postgreSQL = sync.OnceValues(startPostgreSQL)
 
 	mu      sync.Mutex
@@ -146,14 +159,13 @@ func (t Tests) Run() int {
 	mu.Lock()
 	defer mu.Unlock()
 	for _, s := range started {
-		_ = s.cmd.Process.Kill()
-		_ = s.cmd.Wait()
+		s.end()
 		_ = os.RemoveAll(s.dir)
 	}
 	return code
 }
 
-func startMariaDB() (*server, error) {
+func startMariaDB(args ...string) (*server, error) {
 	s, err := newServer()
 	if err != nil {
 		return nil, err
@@ -165,9 +177,9 @@ func startMariaDB() (*server, error) {
 		return nil, fmt.Errorf("mariadb-install-db: %w: %s", err, out)
 	}
 	s.socket = filepath.Join(s.dir, "socket")
-	return s, s.run("mysql", "root@unix("+s.socket+")/", nil, "mariadbd", "--no-defaults", "--user="+whoami(), "--datadir="+data,
-		"--skip-networking", "--socket="+s.socket, "--pid-file="+filepath.Join(s.dir, "pid"), "--skip-log-bin",
-		"--innodb-flush-log-at-trx-commit=0", "--max-connections=2000")
+	return s, s.run("mysql", "root@unix("+s.socket+")/", nil, "mariadbd", append([]string{"--no-defaults", "--user=" + whoami(),
+		"--datadir=" + data, "--skip-networking", "--socket=" + s.socket, "--pid-file=" + filepath.Join(s.dir, "pid"),
+		"--skip-log-bin", "--max-connections=2000"}, args...)...)
 }
 
 func startPostgreSQL() (*server, error) {
@@ -199,26 +211,37 @@ func newServer() (*server, error) {
 	return &server{dir: dir, port: 5432, log: filepath.Join(dir, "log")}, nil
 }
 
-// run starts the server and waits until it answers.
+// run starts the server for the first time.
 func (s *server) run(driver, dsn string, as func(*exec.Cmd), name string, args ...string) error {
-	out, err := os.Create(s.log)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	s.cmd = exec.Command(name, args...)
-	s.cmd.Stdout, s.cmd.Stderr = out, out
-	s.cmd.Dir = s.dir
-	if as != nil {
-		as(s.cmd)
-	}
-	if err := start(s.cmd); err != nil {
-		return err
+	s.driver, s.dsn = driver, dsn
+	s.command = func() *exec.Cmd {
+		cmd := exec.Command(name, args...)
+		cmd.Dir = s.dir
+		if as != nil {
+			as(cmd)
+		}
+		return cmd
 	}
 	mu.Lock()
 	started = append(started, s)
 	mu.Unlock()
-	db, err := sql.Open(driver, dsn)
+	return s.start()
+}
+
+// start starts the server, which is not running, and waits until it answers.
+func (s *server) start() error {
+	out, err := os.OpenFile(s.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	cmd := s.command()
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := start(cmd); err != nil {
+		return err
+	}
+	s.cmd = cmd
+	db, err := sql.Open(s.driver, s.dsn)
 	if err != nil {
 		return err
 	}
@@ -233,8 +256,16 @@ func (s *server) run(driver, dsn string, as func(*exec.Cmd), name string, args .
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 			text, _ := os.ReadFile(s.log)
-			return fmt.Errorf("%s did not answer: %w: %s", name, err, text)
+			return fmt.Errorf("%s did not answer: %w: %s", cmd.Path, err, text)
 		}
+	}
+}
+
+// end kills the server.
+func (s *server) end() {
+	if s.cmd != nil {
+		_ = s.cmd.Process.Kill()
+		_ = s.cmd.Wait()
 	}
 }
 

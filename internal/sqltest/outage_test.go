@@ -1,0 +1,122 @@
+//go:build unix
+
+package sqltest
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillway-go/spillway/idgen"
+)
+
+// A watched store counts claims, and how many are in flight at once.
+type watched struct {
+	idgen.Store
+	claims, inFlight, most atomic.Int64
+}
+
+func (w *watched) Claim(ctx context.Context, biz string, step int64) (idgen.Range, error) {
+	w.claims.Add(1)
+	now := w.inFlight.Add(1)
+	defer w.inFlight.Add(-1)
+	for most := w.most.Load(); now > most && !w.most.CompareAndSwap(most, now); most = w.most.Load() {
+	}
+	return w.Store.Claim(ctx, biz, step)
+}
+
+// outages are ways to take a server away; what they return brings it back.
+var outages = map[string]func(t *testing.T, s *server) (back func()){
+	"stopped": func(t *testing.T, s *server) func() {
+		require.NoError(t, s.cmd.Process.Signal(syscall.SIGSTOP))
+		return func() { require.NoError(t, s.cmd.Process.Signal(syscall.SIGCONT)) }
+	},
+	"killed": func(t *testing.T, s *server) func() {
+		s.end()
+		return func() { require.NoError(t, s.start()) }
+	},
+}
+
+// The database server is stopped, or killed and started again, under a Segment that
+// hands out 2,000 ids a second: for as long as Runway says, no call waits, one claim is
+// in flight, and claims come with backoff; afterwards ids go on by themselves, above
+// those of before. 10 s with SPILLWAY_SOAK=1.
+func TestSegmentServerOutage(t *testing.T) {
+	requireMariaDB(t)
+	const rate = 2000
+	outage := 2 * time.Second
+	if os.Getenv("SPILLWAY_SOAK") == "1" {
+		outage = 10 * time.Second
+	}
+	// A range that lasts for 1.2 outages: with the rest of one and all of the next,
+	// Runway is up to 1.5, and the next one is asked for within it.
+	step := int64(rate * outage.Seconds() * 1.2)
+	// A claim survives the server if the commit does.
+	s, err := startMariaDB("--innodb-flush-log-at-trx-commit=2")
+	require.NoError(t, err)
+	for name, cut := range outages {
+		t.Run(name, func(t *testing.T) {
+			db := s.mariaDB(t)
+			store := &watched{Store: idStore(t, db, idgen.Atomic)}
+			var log bytes.Buffer
+			ids, err := idgen.NewSegment(store, "order", idgen.Options{MinStep: step, MaxStep: step, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			require.NoError(t, err)
+			last := int64(0)
+			take := func(ctx context.Context) {
+				t.Helper()
+				id, err := ids.Next(ctx)
+				require.NoError(t, err)
+				require.Greater(t, id, last)
+				last = id
+			}
+			tick := time.NewTicker(2 * time.Millisecond)
+			defer tick.Stop()
+			// pace takes ids at the rate until done, asked after each tick, says so.
+			pace := func(ctx context.Context, done func() bool) {
+				t.Helper()
+				for began, n := time.Now(), 0; !done(); <-tick.C {
+					for ; float64(n) < time.Since(began).Seconds()*rate; n++ {
+						take(ctx)
+					}
+				}
+			}
+			warm := time.Now().Add(1500 * time.Millisecond) // the rate is known
+			pace(t.Context(), func() bool { return time.Now().After(warm) && ids.Runway() > outage*12/10 })
+
+			back := sync.OnceFunc(cut(t, s))
+			t.Cleanup(back)
+			runway, claims, waits := ids.Runway(), store.claims.Load(), ids.Stats().Waits
+			began := time.Now()
+			ended, cancel := context.WithCancel(t.Context())
+			cancel() // turns every wait into an error
+			pace(ended, func() bool { return time.Since(began) > runway*9/10 })
+			lasted, tried := time.Since(began), store.claims.Load()-claims
+			waits = ids.Stats().Waits - waits
+			back()
+			t.Logf("server away for %v of a runway of %v: 0 errors, %d claims tried, %d ids left", lasted, runway, tried, ids.Stats().Left)
+			assert.GreaterOrEqual(t, lasted, outage)
+			assert.Zero(t, waits)
+			assert.NotZero(t, tried, "the next range was asked for")
+			assert.LessOrEqual(t, tried, 12+int64(lasted/time.Second), "with backoff")
+
+			for range 2 * step {
+				take(t.Context())
+			}
+			require.NoError(t, ids.Close(t.Context()))
+			assert.EqualValues(t, 1, store.most.Load(), "claims in flight")
+			assert.NotContains(t, log.String(), idgen.ErrWentBack.Error())
+			r, err := store.Claim(t.Context(), "order", 1)
+			require.NoError(t, err)
+			assert.Greater(t, r.First, last)
+		})
+	}
+}
