@@ -21,7 +21,7 @@ func cartKey(room, uid int64) string { return fmt.Sprintf("liveshop:cart:%d:%d",
 
 // Cart returns what a user has put into the cart of a room and is still sold there, by
 // SKU.
-func (s *Sale) Cart(ctx context.Context, uid, room int64) ([]Line, error) {
+func (s *Sale) Cart(ctx context.Context, uid, room int64) ([]Priced, error) {
 	v, err := s.shelf(ctx, room)
 	if err != nil {
 		return nil, err
@@ -30,19 +30,19 @@ func (s *Sale) Cart(ctx context.Context, uid, room int64) ([]Line, error) {
 	if err != nil {
 		return nil, down(err)
 	}
-	lines := make([]Line, 0, len(fields))
+	lines := make([]Priced, 0, len(fields))
 	for sku, text := range fields {
 		it := v.item(sku)
 		if qty, err := strconv.ParseInt(text, 10, 64); err == nil && it != nil {
-			lines = append(lines, Line{SKU: sku, Qty: qty, Fen: it.Fen})
+			lines = append(lines, Priced{Line{sku, qty}, goods{it.Title, it.Fen}})
 		}
 	}
-	slices.SortFunc(lines, func(a, b Line) int { return strings.Compare(a.SKU, b.SKU) })
+	slices.SortFunc(lines, func(a, b Priced) int { return strings.Compare(a.SKU, b.SKU) })
 	return lines, nil
 }
 
 // PutCart sets how many of a product are in the cart; 0 takes it out.
-func (s *Sale) PutCart(ctx context.Context, uid, room int64, line Line) ([]Line, error) {
+func (s *Sale) PutCart(ctx context.Context, uid, room int64, line Line) ([]Priced, error) {
 	v, err := s.shelf(ctx, room)
 	switch {
 	case err != nil:

@@ -27,6 +27,10 @@ type StockFrame struct {
 	Version int64  `json:"version"`
 }
 
+// FrameID names the frame, so that one that is published again, after a lost answer,
+// is shown once.
+func (f StockFrame) FrameID() string { return fmt.Sprintf("stock-%s-%d", f.SKU, f.Version) }
+
 // An OrderFrame tells the buyer what became of an order.
 type OrderFrame struct {
 	OrderID int64  `json:"order_id"`

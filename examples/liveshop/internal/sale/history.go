@@ -18,14 +18,14 @@ const (
 
 // An Order is one that was placed.
 type Order struct {
-	OrderID int64  `json:"order_id"`
-	Room    int64  `json:"room"`
-	State   string `json:"state"`
-	Items   []Line `json:"items"`
-	Fen     int64  `json:"fen"`
-	Created int64  `json:"created,omitempty"` // ms
-	Expires int64  `json:"expires_at,omitempty"`
-	PaidAt  int64  `json:"paid_at,omitempty"`
+	OrderID int64    `json:"order_id"`
+	Room    int64    `json:"room"`
+	State   string   `json:"state"`
+	Items   []Priced `json:"items"`
+	Fen     int64    `json:"fen"`
+	Created int64    `json:"created_ms,omitempty"`
+	Expires int64    `json:"expires_at,omitempty"` // ms
+	PaidAt  int64    `json:"paid_ms,omitempty"`
 }
 
 const orderColumns = `SELECT o.order_id, o.room, o.items, o.fen, o.created_ms, o.expires_ms, o.paid_ms,
@@ -74,12 +74,12 @@ func (s *Sale) Order(ctx context.Context, uid, id int64) (Order, error) {
 	}
 	o.State = stateOf(res.State)
 	if !inSQL {
-		prices, err := s.prices(ctx, s.env.DB, room)
+		all, err := s.goods(ctx, room)
 		if err != nil {
 			return o, err
 		}
-		o.OrderID, o.Room, o.Items = id, room, linesOf(res.Items)
-		o.Fen = price(o.Items, prices)
+		o.OrderID, o.Room = id, room
+		o.Items, o.Fen = price(linesOf(res.Items), all)
 		if !res.Expires.IsZero() {
 			o.Expires = res.Expires.UnixMilli()
 		}

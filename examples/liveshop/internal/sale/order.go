@@ -48,12 +48,12 @@ func (s *Sale) Token(ctx context.Context, uid int64) (int64, error) {
 
 // A Placed is an order that got something.
 type Placed struct {
-	OrderID int64  `json:"order_id"`
-	State   string `json:"state"`
-	Items   []Line `json:"items"`
-	Failed  []Line `json:"failed"` // what there was not enough of
-	Fen     int64  `json:"fen"`
-	Expires int64  `json:"expires_at"` // ms; until then it wants to be paid
+	OrderID int64    `json:"order_id"`
+	State   string   `json:"state"`
+	Items   []Priced `json:"items"`
+	Failed  []Priced `json:"failed"` // what there was not enough of
+	Fen     int64    `json:"fen"`
+	Expires int64    `json:"expires_at"` // ms; until then it wants to be paid
 }
 
 // Place orders. Of several products it takes those that can be had in full. The same
@@ -91,22 +91,22 @@ func (s *Sale) Place(ctx context.Context, uid, id, room int64, lines []Line) (Pl
 		s.orders.Add(1)
 		s.tidy(ctx, uid, id, room, res.Items)
 	}
-	p := Placed{OrderID: id, State: stateOf(res.State), Items: linesOf(res.Items), Failed: linesOf(res.Missing)}
+	p := Placed{OrderID: id, State: stateOf(res.State)}
 	if !res.Expires.IsZero() {
 		p.Expires = res.Expires.UnixMilli()
 	}
-	prices := v.prices()
-	p.Fen = price(p.Items, prices)
-	price(p.Failed, prices)
+	all := v.goods()
+	p.Items, p.Fen = price(linesOf(res.Items), all)
+	p.Failed, _ = price(linesOf(res.Missing), all)
 	return p, nil
 }
 
-func (s *shelf) prices() map[string]int64 {
-	prices := make(map[string]int64, len(s.Items))
+func (s *shelf) goods() map[string]goods {
+	all := make(map[string]goods, len(s.Items))
 	for _, it := range s.Items {
-		prices[it.SKU] = it.Fen
+		all[it.SKU] = goods{it.Title, it.Fen}
 	}
-	return prices
+	return all
 }
 
 // eligible judges an order by what this process knows, before it costs anything.
@@ -130,8 +130,8 @@ func (s *Sale) eligible(v shelf, uid int64, lines []Line) error {
 			return api.Conflict("elsewhere", line.SKU+" is sold elsewhere")
 		case seen[line.SKU]:
 			return api.Bad("items: %s is there twice", line.SKU)
-		case line.Qty < 1 || line.Qty > maxQty || line.Fen != 0:
-			return api.Bad("items: %d of %s, want 1 to %d; prices are the shop's", line.Qty, line.SKU, maxQty)
+		case line.Qty < 1 || line.Qty > maxQty:
+			return api.Bad("items: %d of %s, want 1 to %d", line.Qty, line.SKU, maxQty)
 		case v.PerUser > 0 && line.Qty > v.PerUser:
 			return &api.Error{Status: http.StatusConflict, Code: "limit", Msg: "more than one user may buy", Data: line}
 		case it.Opens > now:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -71,18 +72,20 @@ func (s *Sale) Pay(ctx context.Context, uid, id int64) (Receipt, error) {
 		return r, errOver
 	case paymentRefunded:
 		r.State = Refunded
-		return r, nil
+		r.Balance, err = s.wallet.Balance(ctx, uid)
+		return r, err
 	}
 	r.Balance, err = s.wallet.Pay(ctx, uid, account.Platform, p.fen, "order", p.ref())
 	if errors.Is(err, account.ErrPoor) {
-		return r, &api.Error{Status: 402, Code: "poor", Msg: "the balance does not suffice"}
+		return r, &api.Error{Status: http.StatusPaymentRequired, Code: "poor", Msg: "the balance does not suffice"}
 	}
 	if err != nil {
 		return r, err // asked again, it is charged once
 	}
 	// From here on the money is taken, and the order gets to its end whoever dies.
-	end, err := s.settle(ctx, p)
-	r.State = end
+	if r.State, err = s.settle(ctx, p); err == nil && r.State == Refunded {
+		r.Balance, err = s.wallet.Balance(ctx, uid)
+	}
 	return r, err
 }
 
@@ -111,11 +114,11 @@ func (s *Sale) begin(ctx context.Context, uid, id, room int64) (payment, error) 
 	case res.State != stock.Reserved:
 		return p, errOver
 	}
-	prices, err := s.prices(ctx, s.env.DB, room)
+	all, err := s.goods(ctx, room)
 	if err != nil {
 		return p, err
 	}
-	p.fen = price(linesOf(res.Items), prices)
+	_, p.fen = price(linesOf(res.Items), all)
 	_, err = s.env.DB.ExecContext(ctx, s.env.InsertNew("payments", "order_id", "uid", "room", "fen", "state", "begun_ms"),
 		p.order, p.uid, p.room, p.fen, p.state, p.begun)
 	if err != nil {

@@ -197,7 +197,7 @@ func (s *Sale) update(ctx context.Context, tx *sql.Tx, p Product) (rooms []int64
 
 // onSale returns the open rooms that have the product, the newest first.
 func onSale(ctx context.Context, tx *sql.Tx, sku string) ([]int64, error) {
-	return column(tx.QueryContext(ctx, `SELECT s.room FROM sale_items i JOIN sales s ON s.room = i.room
+	return column[int64](tx.QueryContext(ctx, `SELECT s.room FROM sale_items i JOIN sales s ON s.room = i.room
 		WHERE i.sku = ? AND s.state = 'open' ORDER BY s.room DESC`, sku))
 }
 

@@ -42,11 +42,21 @@ func (k sink) Apply(ctx context.Context, journal, from string, batch []stock.Ent
 	return nil
 }
 
-// A Line is a quantity of a product in an order.
+// A Line is a quantity of a product.
 type Line struct {
 	SKU string `json:"sku"`
 	Qty int64  `json:"qty"`
-	Fen int64  `json:"fen,omitempty"` // the price of one
+}
+
+// A Priced is a Line as the shop sees it.
+type Priced struct {
+	Line
+	goods
+}
+
+type goods struct {
+	Title string `json:"title"`
+	Fen   int64  `json:"fen"` // the price of one
 }
 
 // A change is what an entry of the ledger does to an order.
@@ -87,7 +97,7 @@ func (s *Sale) projectPage(ctx context.Context, room int64) (more bool, err erro
 	if err != nil || len(changes) == 0 {
 		return false, err
 	}
-	prices, err := s.prices(ctx, s.env.DB, room)
+	all, err := s.goods(ctx, room)
 	if err != nil {
 		return false, err
 	}
@@ -102,7 +112,7 @@ func (s *Sale) projectPage(ctx context.Context, room int64) (more bool, err erro
 			return errors.Join(err, errMoved)
 		}
 		for _, c := range changes {
-			if err := s.put(ctx, tx, room, c, prices); err != nil {
+			if err := s.put(ctx, tx, room, c, all); err != nil {
 				return err
 			}
 		}
@@ -176,32 +186,33 @@ func (s *Sale) readRows(ctx context.Context, room, ms, seq int64, limit int) (ch
 	return changes, n, rows.Err()
 }
 
-// prices returns what things cost in a room.
-func (s *Sale) prices(ctx context.Context, q querier, room int64) (map[string]int64, error) {
-	rows, err := q.QueryContext(ctx, "SELECT sku, fen FROM sale_items WHERE room = ?", room)
+// goods returns what things are called and cost in a room, by SKU.
+func (s *Sale) goods(ctx context.Context, room int64) (map[string]goods, error) {
+	rows, err := s.env.DB.QueryContext(ctx, "SELECT i.sku, i.fen, p.title FROM sale_items i JOIN products p ON p.sku = i.sku WHERE i.room = ?", room)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = rows.Close() }() // rows.Err has told
-	prices := map[string]int64{}
+	all := map[string]goods{}
 	for rows.Next() {
 		var sku string
-		var fen int64
-		if err := rows.Scan(&sku, &fen); err != nil {
+		var g goods
+		if err := rows.Scan(&sku, &g.Fen, &g.Title); err != nil {
 			return nil, err
 		}
-		prices[sku] = fen
+		all[sku] = g
 	}
-	return prices, rows.Err()
+	return all, rows.Err()
 }
 
-// price adds the prices to lines, and returns the sum.
-func price(lines []Line, prices map[string]int64) (fen int64) {
-	for i := range lines {
-		lines[i].Fen = prices[lines[i].SKU]
-		fen += lines[i].Fen * lines[i].Qty
+// price adds titles and prices to lines, and returns the sum.
+func price(lines []Line, all map[string]goods) (priced []Priced, fen int64) {
+	priced = make([]Priced, len(lines))
+	for i, line := range lines {
+		priced[i] = Priced{line, all[line.SKU]}
+		fen += line.Qty * priced[i].Fen
 	}
-	return fen
+	return priced, fen
 }
 
 func endState(kind string) string {
@@ -216,10 +227,10 @@ func endState(kind string) string {
 
 // put writes one change into orders, and into payments that the order is paid for:
 // from now on no loss of Redis's data can undo that.
-func (s *Sale) put(ctx context.Context, tx *sql.Tx, room int64, c change, prices map[string]int64) error {
+func (s *Sale) put(ctx context.Context, tx *sql.Tx, room int64, c change, all map[string]goods) error {
 	if c.kind == stock.OpReserve.String() {
-		fen := price(c.lines, prices)
-		items, err := json.Marshal(c.lines)
+		priced, fen := price(c.lines, all)
+		items, err := json.Marshal(priced)
 		if err != nil {
 			return err
 		}

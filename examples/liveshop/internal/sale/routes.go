@@ -24,7 +24,8 @@ func (s *Sale) Routes(m *api.Mux) {
 		return s.Update(r.Context(), p)
 	})
 	m.Public("GET /rooms/{id}/products", inID(func(r *api.Request, room int64) (any, error) {
-		return s.Offers(r.Context(), room)
+		offers, err := s.Offers(r.Context(), room)
+		return map[string]any{"products": offers}, err
 	}))
 	m.User("POST /rooms/{id}/products", inID(func(r *api.Request, room int64) (any, error) {
 		var in struct {
@@ -36,17 +37,20 @@ func (s *Sale) Routes(m *api.Mux) {
 		if err := s.Show(r.Context(), r.UID, room, in.SKU); err != nil {
 			return nil, err
 		}
-		return s.Offers(r.Context(), room)
+		offers, err := s.Offers(r.Context(), room)
+		return map[string]any{"products": offers}, err
 	}))
 	m.User("GET /rooms/{id}/cart", inID(func(r *api.Request, room int64) (any, error) {
-		return s.Cart(r.Context(), r.UID, room)
+		lines, err := s.Cart(r.Context(), r.UID, room)
+		return map[string]any{"items": lines}, err
 	}))
 	m.User("PUT /rooms/{id}/cart", inID(func(r *api.Request, room int64) (any, error) {
 		var in Line
 		if err := r.Decode(&in); err != nil {
 			return nil, err
 		}
-		return s.PutCart(r.Context(), r.UID, room, in)
+		lines, err := s.PutCart(r.Context(), r.UID, room, in)
+		return map[string]any{"items": lines}, err
 	}))
 	m.User("POST /orders/token", func(r *api.Request) (any, error) {
 		id, err := s.Token(r.Context(), r.UID)
@@ -70,7 +74,8 @@ func (s *Sale) Routes(m *api.Mux) {
 		return s.Order(r.Context(), r.UID, id)
 	}))
 	m.User("GET /orders", func(r *api.Request) (any, error) {
-		return s.History(r.Context(), r.UID)
+		orders, err := s.History(r.Context(), r.UID)
+		return map[string]any{"orders": orders}, err
 	})
 }
 
@@ -84,4 +89,3 @@ func inID(h func(*api.Request, int64) (any, error)) api.Handler {
 		return h(r, id)
 	}
 }
-

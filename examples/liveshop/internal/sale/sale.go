@@ -21,6 +21,7 @@ import (
 // A Wallet moves money; account.Wallet is one.
 type Wallet interface {
 	Pay(ctx context.Context, from, to, fen int64, kind, ref string) (balance int64, err error)
+	Balance(ctx context.Context, uid int64) (fen int64, err error)
 }
 
 // An Announcer brings frames to pages.
@@ -54,8 +55,8 @@ type Sale struct {
 	jobs    *delayqueue.Queue
 	locks   *lock.Locker
 
-	ahead  atomic.Int64 // ms by which Redis's clock is ahead of this one
-	orders atomic.Int64 // that got something
+	ahead  atomic.Int64  // ms by which Redis's clock is ahead of this one
+	orders atomic.Uint64 // that got something
 	wake   chan struct{}
 	mu     sync.Mutex
 	lives  map[int64]*live
@@ -90,6 +91,7 @@ func New(ctx context.Context, env *infra.Env, wallet Wallet, announcer Announcer
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, fmt.Errorf("sale: %w", errors.Join(err, s.Close(ctx)))
 	}
+	env.CountCache("shelf", s.shelves.Stats)
 	s.setClock(ctx)
 	return s, nil
 }
@@ -116,7 +118,7 @@ func (s *Sale) Close(ctx context.Context) error {
 }
 
 // Orders returns how many orders this server has taken.
-func (s *Sale) Orders() int64 { return s.orders.Load() }
+func (s *Sale) Orders() uint64 { return s.orders.Load() }
 
 // now is Redis's clock in ms, within some milliseconds: the servers' own clocks need
 // not agree.
