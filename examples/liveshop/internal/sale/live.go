@@ -43,14 +43,16 @@ func (s *Sale) of(ctx context.Context, room int64) (*live, error) {
 	if l := s.known(room); l != nil && l.limit == shelf.PerUser {
 		return l, nil
 	}
+	s.making.Lock() // New asks Redis: once
+	defer s.making.Unlock()
+	if l := s.known(room); l != nil && l.limit == shelf.PerUser {
+		return l, nil
+	}
 	l := &live{room: room, host: shelf.Host, limit: shelf.PerUser, events: make(chan stock.Event, 64)}
 	if l.stock, err = stock.New(s.env.Redis, activityOf(room), s.options(l)); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
-	if other := s.lives[room]; other != nil && other.limit == l.limit {
-		l = other // somebody else was faster
-	}
 	s.lives[room] = l
 	s.mu.Unlock()
 	select {

@@ -58,6 +58,7 @@ type Sale struct {
 	ahead  atomic.Int64  // ms by which Redis's clock is ahead of this one
 	orders atomic.Uint64 // that got something
 	wake   chan struct{}
+	making sync.Mutex
 	mu     sync.Mutex
 	lives  map[int64]*live
 }
