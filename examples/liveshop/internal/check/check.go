@@ -8,6 +8,7 @@ package check
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -48,15 +49,12 @@ const (
 // its verdict then says so too.
 func All(ctx context.Context, env *infra.Env) ([]Verdict, error) {
 	verdicts := make([]Verdict, 0, len(invariants))
-	var failed error
+	var errs []error
 	for _, inv := range invariants {
 		v, err := inv.judge(ctx, env)
-		if err != nil && failed == nil {
-			failed = err
-		}
-		verdicts = append(verdicts, v)
+		verdicts, errs = append(verdicts, v), append(errs, err)
 	}
-	return verdicts, failed
+	return verdicts, errors.Join(errs...)
 }
 
 func (inv invariant) judge(ctx context.Context, env *infra.Env) (Verdict, error) {
@@ -67,11 +65,11 @@ func (inv invariant) judge(ctx context.Context, env *infra.Env) (Verdict, error)
 			v.OK, v.Detail = true, detail
 			return v, nil
 		}
+		if err != nil {
+			v.Detail = "could not be looked at: " + err.Error()
+			return v, fmt.Errorf("check %q: %w", inv.name, err)
+		}
 		if n == looks || ctx.Err() != nil {
-			if err != nil {
-				v.Detail = "could not be looked at: " + err.Error()
-				return v, fmt.Errorf("check %q: %w", inv.name, err)
-			}
 			if len(wrong) > shown {
 				wrong = append(wrong[:shown:shown], fmt.Sprintf("and %d more", len(wrong)-shown))
 			}
