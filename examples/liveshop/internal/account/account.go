@@ -44,7 +44,12 @@ func New(ctx context.Context, env *infra.Env) (*Accounts, error) {
 	// Names do not change: each process keeps its own copy, and Redis none.
 	a.names, err3 = cache.New(nil, "name", cache.Source[int64, string]{Load: a.readName}, cache.Options{Logger: env.Log})
 	a.texts, err4 = ratelimit.New(env.Redis, []ratelimit.Limit{ratelimit.PerMinute(5)}, ratelimit.Options{Name: "sms"})
-	return a, errors.Join(err1, err2, err3, err4)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return nil, err
+	}
+	env.CountCache("balance", a.Wallet.balances.Stats)
+	env.CountCache("name", a.names.Stats)
+	return a, nil
 }
 
 // Close ends what New started.

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/spillway-go/spillway/ratelimit"
 	"github.com/spillway-go/spillway/ratelimit/httplimit"
@@ -16,6 +17,7 @@ import (
 type limits struct {
 	users, addresses *ratelimit.Limiter
 	address          httplimit.KeyFunc
+	allowed, denied  atomic.Uint64
 }
 
 func newLimits() (*limits, error) {
@@ -29,7 +31,7 @@ func newLimits() (*limits, error) {
 	}
 	// A proxy on this machine, such as the demo's, is believed whom it forwards for.
 	proxies := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
-	return &limits{users, addresses, httplimit.ByIP(proxies...)}, nil
+	return &limits{users: users, addresses: addresses, address: httplimit.ByIP(proxies...)}, nil
 }
 
 // allow counts a user as such, and the others by address.
@@ -43,7 +45,9 @@ func (l *limits) allow(r *Request) error {
 		return err
 	}
 	if !res.OK() {
+		l.denied.Add(1)
 		return &Error{Status: http.StatusTooManyRequests, Code: "too_many", Msg: "too many requests", RetryAfter: res.RetryAfter}
 	}
+	l.allowed.Add(1)
 	return nil
 }

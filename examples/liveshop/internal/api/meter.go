@@ -19,6 +19,8 @@ type Stats struct {
 	Requests map[string]uint64 `json:"requests"` // by status
 	P50      float64           `json:"p50_ms"`
 	P99      float64           `json:"p99_ms"`
+	Allowed  uint64            `json:"-"` // by the limits of callers
+	Denied   uint64            `json:"-"`
 }
 
 // A meter counts requests, for Prometheus and for the page.
@@ -83,7 +85,11 @@ func (m *meter) stats() Stats {
 }
 
 // Stats returns the figures of this server.
-func (m *Mux) Stats() Stats { return m.meter.stats() }
+func (m *Mux) Stats() Stats {
+	s := m.meter.stats()
+	s.Allowed, s.Denied = m.limits.allowed.Load(), m.limits.denied.Load()
+	return s
+}
 
 // A recorder remembers the status of an answer.
 type recorder struct {

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/spillway-go/spillway/cache"
 	"github.com/spillway-go/spillway/idgen"
 	"github.com/spillway-go/spillway/ratelimit/overload"
 )
@@ -46,8 +47,10 @@ type Env struct {
 
 	guard *guard
 	ids   idgen.Store
-	mu    sync.Mutex
-	segs  map[string]*idgen.Segment
+
+	mu     sync.Mutex
+	segs   map[string]*idgen.Segment
+	caches []func() cache.Stats
 }
 
 // Open connects to Redis and the database, and migrates the tables of ids.

@@ -52,7 +52,7 @@ func (p *Process) Kill() {
 // Stop asks the process to end, and kills it when ctx ends first. It returns what the
 // process ended with.
 func (p *Process) Stop(ctx context.Context) error {
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && p.alive() {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && p.Running() {
 		_ = p.cmd.Process.Signal(os.Interrupt)
 	}
 	select {
@@ -63,7 +63,8 @@ func (p *Process) Stop(ctx context.Context) error {
 	return p.err
 }
 
-func (p *Process) alive() bool {
+// Running reports whether the process has not ended.
+func (p *Process) Running() bool {
 	select {
 	case <-p.done:
 		return false

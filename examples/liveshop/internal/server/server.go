@@ -50,7 +50,7 @@ func New(ctx context.Context, env *infra.Env) (_ *Server, err error) {
 		return nil, err
 	}
 	s.add("account", accounts)
-	s.add("operate", &operate{env: env, mux: s.mux})
+	s.add("operate", newOperate(env, s.mux))
 	return s, nil
 }
 

@@ -1,0 +1,93 @@
+// Package demo is the shop for looking at: three servers, one address in front of
+// them, customers, and an operator who can break things.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
+)
+
+// Options of a demo.
+type Options struct {
+	For  time.Duration // how long; until ctx ends if 0
+	Logs io.Writer     // of the servers
+}
+
+// Run brings everything up and serves until ctx ends, or for Options.For.
+func Run(ctx context.Context, cfg infra.Config, opts Options, out io.Writer) (err error) {
+	if opts.For > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, opts.For)
+		defer cancel()
+	}
+	began := time.Now()
+	cfg, release, err := infra.Provide(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer release()
+	cfg.Server = "demo"
+	env, err := infra.Open(ctx, cfg, slog.New(slog.NewTextHandler(opts.Logs, nil)))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, env.Close()) }()
+	fleet, err := NewFleet(ctx, cfg, opts.Logs, "s1", "s2", "s3")
+	if err != nil {
+		return err
+	}
+	defer fleet.Stop(ctx)
+	l, err := net.Listen("tcp", cfg.Addr)
+	if err != nil {
+		return err
+	}
+	proxy := NewProxy(fleet.Addrs)
+	control, err := newControl(env, fleet)
+	if err != nil {
+		_ = l.Close()
+		return err
+	}
+	web := &http.Server{Handler: route(control, proxy), ReadHeaderTimeout: 5 * time.Second}
+
+	var work sync.WaitGroup
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer work.Wait()
+	defer cancel()
+	proxy.Look(ctx)
+	work.Go(func() { proxy.Run(background) })
+	served := make(chan error, 1)
+	go func() { served <- web.Serve(l) }()
+	defer func() { _ = web.Close() }()
+
+	fmt.Fprintf(out, "Open http://%s (ready in %.1f s; Ctrl-C ends it)\n", l.Addr(), time.Since(began).Seconds())
+	fmt.Fprintf(out, "Three servers behind it: %s\n", strings.Join(fleet.Addrs(), ", "))
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	fleet.Stop(ctx) // while the address still answers
+	return nil
+}
+
+// route sends what is about the demo itself to the control, all else to a server.
+func route(control *api.Mux, servers http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, api.Prefix+"/admin/demo/") {
+			control.ServeHTTP(w, r)
+			return
+		}
+		servers.ServeHTTP(w, r)
+	})
+}
