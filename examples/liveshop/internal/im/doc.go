@@ -27,7 +27,7 @@
 // # Redis keys
 //
 //	liveshop:im:{room-<id>}:numbers  hash    seq, tail (the last reliable one), epoch; TTL 7 days
-//	liveshop:im:{room-<id>}:log      zset    the last 512 reliable frames by seq; TTL 1 day
+//	liveshop:im:{room-<id>}:log      zset    the last 4,096 reliable frames by seq; TTL 1 day
 //	liveshop:im:{room-<id>}:last     list    the last 50 barrages, newest first; TTL 1 day
 //	liveshop:im:{room-<id>}:servers  zset    servers with members, by when they last said so; TTL 1 min
 //	liveshop:im:{room-<id>}:online   hash    how many sockets each of them has; TTL 1 min

@@ -14,7 +14,7 @@ type Follower struct {
 	seq    int64 // the highest seen
 	tail   int64 // the last reliable one
 	epoch  int64
-	synced bool // there was a hello
+	synced bool               // there was a hello
 	shown  [2]map[string]bool // ids of the last 128 to 256 frames: what comes again comes soon
 	report FollowerReport
 }

@@ -147,6 +147,7 @@ func (h *Hub) join(ctx context.Context, s *socket, r *room, seen, epoch int64) e
 	h.send(s, h.hello(r, hello{Recovered: resumed, Seq: at.seq, Tail: at.tail}))
 	if resumed {
 		h.counts.Resumed++
+		s.allow(len(at.missed))
 		for _, f := range at.missed {
 			h.send(s, f)
 		}

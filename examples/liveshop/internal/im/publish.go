@@ -18,8 +18,8 @@ var publishLua string
 var publish = redis.NewScript(publishLua)
 
 const (
-	logged      = 512 // reliable frames that can be resumed
-	stored      = 50  // barrages for those who enter
+	logged      = 4 * backlog // reliable frames that can be resumed: more than a socket may have waiting when it is evicted
+	stored      = 50          // barrages for those who enter
 	keepNumbers = 7 * 24 * time.Hour
 	keepFrames  = 24 * time.Hour
 	perCall     = 100 // frames in one script

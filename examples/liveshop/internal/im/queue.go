@@ -1,7 +1,7 @@
 package im
 
-// backlog is how many frames may wait for a socket, and how many it may owe an
-// acknowledgement.
+// backlog is how many frames may wait for a socket, and how many acknowledgements it may
+// owe; beside those that it was given when it resumed.
 const backlog = 1024
 
 // An item waits in a socket's queue.
@@ -19,17 +19,17 @@ const (
 	full            // it may not be dropped, and there is no room: the socket is too slow
 )
 
-// A policy decides what a queue of a socket gives up, of which so many frames wait, the
-// ones being written included. It may take some out of q, and returns how many.
-type policy func(q []item, waiting int, it item) (rest []item, removed int, o outcome)
+// A policy decides what the queue of a socket gives up. So many frames wait, the ones
+// being written included, and limit may. It may take some out of q, and returns how many.
+type policy func(q []item, waiting, limit int, it item) (rest []item, removed int, o outcome)
 
 // keepReliable drops barrage and figures that come when half of the queue is in use,
 // those that are in it already when it is full, and nothing else.
-func keepReliable(q []item, waiting int, it item) ([]item, int, outcome) {
+func keepReliable(q []item, waiting, limit int, it item) ([]item, int, outcome) {
 	switch {
-	case !it.keep && waiting >= backlog/2:
+	case !it.keep && waiting >= limit/2:
 		return q, 0, dropped
-	case waiting < backlog:
+	case waiting < limit:
 		return append(q, it), 0, taken
 	}
 	rest := q[:0]

@@ -30,6 +30,7 @@ type socket struct {
 
 	mu      sync.Mutex
 	queue   []item
+	limit   int // of the queue
 	writing int // of those that the writer took, not yet written
 	owed    []debt
 	ending  bool // close when the queue is empty
@@ -47,7 +48,7 @@ type debt struct {
 
 func newSocket(h *Hub, conn *websocket.Conn, t ticket) *socket {
 	return &socket{
-		hub: h, conn: conn, uid: t.UID, name: t.Name, room: t.Room, talk: newBucket(2), reads: newBucket(1),
+		hub: h, conn: conn, uid: t.UID, name: t.Name, room: t.Room, talk: newBucket(2), reads: newBucket(1), limit: backlog,
 		wake: make(chan struct{}, 1), closed: make(chan struct{}),
 	}
 }
@@ -64,7 +65,7 @@ func (s *socket) offer(f *frame, own, sampledOut bool) {
 	}
 	o, removed := dropped, 0
 	if it.keep || !sampledOut {
-		s.queue, removed, o = s.hub.policy(s.queue, len(s.queue)+s.writing, it)
+		s.queue, removed, o = s.hub.policy(s.queue, len(s.queue)+s.writing, s.limit, it)
 	}
 	s.counts.Sampled += int64(removed)
 	s.missed += int64(removed)
@@ -113,6 +114,13 @@ func (s *socket) die() {
 	s.queue = nil
 	_ = s.conn.NetConn().Close() // also ends a write that hangs
 	close(s.closed)
+}
+
+// allow lets n more frames wait.
+func (s *socket) allow(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit += n
 }
 
 // takeMissed returns how many frames were sampled out since the last call.
@@ -179,6 +187,7 @@ func (s *socket) flush(batch []item) ([]item, bool) {
 			return batch, true
 		}
 		for i, it := range batch {
+			s.owe(it.f)
 			err := s.put(it.f)
 			s.mu.Lock()
 			s.writing--
@@ -189,12 +198,19 @@ func (s *socket) flush(batch []item) ([]item, bool) {
 				return batch, false
 			}
 			s.counts.Delivered++
-			if it.f.kind == reliable {
-				s.owed = append(s.owed, debt{it.f, time.Now().Add(retry), false})
-			}
 			s.mu.Unlock()
 		}
 	}
+}
+
+// owe comes before put: the acknowledgement may be here before put returns.
+func (s *socket) owe(f *frame) {
+	if f.kind != reliable {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owed = append(s.owed, debt{f, time.Now().Add(retry), false})
 }
 
 func (s *socket) put(f *frame) error {
@@ -225,7 +241,7 @@ func (s *socket) remind() (time.Duration, bool) {
 	if len(s.owed) > 0 {
 		next = s.owed[0].due.Sub(t)
 	}
-	ok := len(s.owed) <= backlog
+	ok := len(s.owed) <= s.limit
 	if !ok {
 		s.counts.Evicted++
 	}

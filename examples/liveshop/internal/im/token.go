@@ -47,15 +47,20 @@ func (h *Hub) issue(r *api.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := json.Marshal(ticket{r.UID, name, room})
+	token, err := h.mint(ctx, ticket{r.UID, name, room})
+	return map[string]string{"ws": api.Prefix + socketPath, "token": token}, err
+}
+
+func (h *Hub) mint(ctx context.Context, t ticket) (string, error) {
+	text, err := json.Marshal(t)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	token := rand.Text()
 	if err := h.rdb.Set(ctx, tokenKey(token), text, tokenTTL).Err(); err != nil {
-		return nil, fmt.Errorf("im: token: %w", err)
+		return "", fmt.Errorf("im: token: %w", err)
 	}
-	return map[string]string{"ws": api.Prefix + socketPath, "token": token}, nil
+	return token, nil
 }
 
 var errToken = errors.New("im: the token is unknown, used or expired")
