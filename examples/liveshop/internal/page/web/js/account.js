@@ -23,7 +23,7 @@ export function accountTools() {
   const leave = el("button", { type: "button", class: "plain", onclick: () => busy(leave, logout) }, icon("user"), name);
   const enter = el("button", { type: "button", class: "primary", t: "login.title", onclick: login });
   const language = el("button", { type: "button", class: "plain language", label: "language", onclick: toggleLanguage }, icon("globe"), el("span", { t: "language.other" }));
-  let unread = { rooms: [] };
+  let unread = {};
 
   function show() {
     const user = session.user();
@@ -49,13 +49,17 @@ export function accountTools() {
     }
   }
 
-  function openUnread() {
-    const rooms = (unread.rooms ?? []).filter((room) => room.count > 0);
-    const dialog = openDialog("unread.title", { class: "narrow" },
-      rooms.length === 0 ? el("p", { class: "muted pad", t: "unread.none" })
-        : el("ul", { class: "lines" }, rooms.map((room) => el("li", { class: "line" },
-          el("a", { class: "grow", href: "#/rooms/" + room.id, onclick: () => dialog.close() }, room.title ?? "#" + room.id),
-          el("span", { class: "dot" }, count(room.count))))));
+  async function openUnread() {
+    const list = el("ul", { class: "lines" });
+    const none = el("p", { class: "muted pad", t: "unread.none" });
+    const dialog = openDialog("unread.title", { class: "narrow" }, none, list);
+    const news = Object.entries(unread.rooms ?? {}).filter(([, n]) => n > 0);
+    none.hidden = news.length > 0;
+    const { rooms } = news.length > 0 ? await get("/rooms").catch(() => ({ rooms: [] })) : { rooms: [] };
+    const titles = new Map(rooms.map(({ id, title }) => [String(id), title]));
+    list.append(...news.map(([id, n]) => el("li", { class: "line" },
+      el("a", { class: "grow", href: "#/rooms/" + id, onclick: () => dialog.close() }, titles.get(id) ?? "#" + id),
+      el("span", { class: "dot" }, count(n)))));
   }
 
   // The token is worthless afterwards; if the server cannot be told, at least here it is gone.

@@ -70,7 +70,8 @@ async function again(request) {
     } catch (err) {
       const away = err instanceof ApiError && (err.status === 0 || (err.status >= 502 && err.status <= 504));
       if (!away || n === attempts) throw err;
-      await new Promise((resolve) => setTimeout(resolve, (100 + 200 * Math.random()) * 2 ** n));
+      const pause = Math.max(2 ** n * 100, err.retryAfter * 1000) * (1 + Math.random());
+      await new Promise((resolve) => setTimeout(resolve, pause));
     }
   }
 }

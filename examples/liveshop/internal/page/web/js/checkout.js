@@ -59,7 +59,7 @@ export class Checkout {
   async restore() {
     const { orders } = await get("/orders");
     const open = (orders ?? []).find((order) => order.state === "pending" && String(order.room) === String(this.#room));
-    if (open && !this.#order) this.show(await get("/orders/" + open.order_id));
+    if (open && !this.#order) this.show(open);
   }
 
   // update takes an order frame.

@@ -23,7 +23,10 @@ export default {
   "err.limit": "You already have as many as one person may buy.",
   "err.poor": "Your balance is too low.",
   "err.not_open": "The sale has not begun.",
-  "err.closed": "The sale is over.",
+  "err.ended": "The sale is over.",
+  "err.closed": "The room sells nothing any more.",
+  "err.cancelled": "The order was not paid in time.",
+  "err.elsewhere": "This is sold elsewhere.",
   "err.unauthorized": "Log in first.",
 
   "login.title": "Log in",
@@ -148,6 +151,12 @@ export default {
   "lights.away": "The checker does not answer",
   "lights.ok": "holds",
   "lights.bad": "broken",
+
+  "inv.stock-adds-up": "Stock adds up",
+  "inv.an-order-ends-once": "An order ends once",
+  "inv.sql-is-as-redis": "SQL is as Redis",
+  "inv.money-adds-up": "Money adds up",
+  "inv.what-is-paid-for-is-sold": "Paid is sold",
 
   "op.open": "Control room",
   "op.title": "Control room",

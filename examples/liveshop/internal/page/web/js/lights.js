@@ -39,6 +39,7 @@ export class Lights {
     for (const { name, ok, detail } of invariants) {
       const light = this.#known.get(name) ?? this.#add(name);
       light.detail = detail;
+      light.text.textContent = label(name);
       light.button.dataset.ok = String(ok);
       say(light.state, ok ? "lights.ok" : "lights.bad");
       if (this.#open === name) this.#detail.textContent = this.#text(name);
@@ -50,10 +51,10 @@ export class Lights {
 
   #add(name) {
     const state = el("span", { class: "sr" });
-    const text = has("inv." + name) ? el("span", { t: "inv." + name }) : el("span", {}, name);
+    const text = el("span");
     const button = el("button", { type: "button", class: "light", "aria-expanded": "false", onclick: () => this.#toggle(name) }, el("span", { class: "lamp", "aria-hidden": "true" }), text, state);
     this.#list.append(el("li", {}, button));
-    const light = { button, state, detail: "" };
+    const light = { button, state, text, detail: "" };
     this.#known.set(name, light);
     return light;
   }
@@ -66,7 +67,12 @@ export class Lights {
   }
 
   #text(name) {
-    const label = has("inv." + name) ? t("inv." + name) : name;
-    return `${label}: ${this.#known.get(name).detail || "–"}`;
+    return `${label(name)}: ${this.#known.get(name).detail || "–"}`;
   }
+}
+
+// label is the invariant's name in the visitor's language, or as the checker calls it.
+function label(name) {
+  const key = "inv." + name.toLowerCase().replace(/[^a-z0-9]+/g, "-");
+  return has(key) ? t(key) : name;
 }

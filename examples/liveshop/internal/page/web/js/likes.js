@@ -4,6 +4,7 @@ import { iconButton } from "./dom.js";
 import { icon } from "./icons.js";
 
 const collect = 500; // ms
+const most = 20;     // in one request
 
 // likeButton calls liked() at each click, before any answer.
 export function likeButton(room, liked) {
@@ -15,10 +16,10 @@ export function likeButton(room, liked) {
       liked();
       timer ||= setTimeout(() => {
         timer = 0;
-        const n = clicks;
+        const n = Math.min(clicks, most);
         clicks = 0;
         // A like that is lost is not worth a message.
-        call("POST", `/rooms/${room}/like`, { count: n }).catch(() => {});
+        call("POST", `/rooms/${room}/like`, { n }).catch(() => {});
       }, collect);
     },
   });

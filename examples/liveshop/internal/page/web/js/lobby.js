@@ -115,7 +115,7 @@ export function openLobby(main) {
 }
 
 function card(room) {
-  const views = el("span"), likes = el("span"), title = el("h2");
+  const online = el("span"), likes = el("span"), title = el("h2");
   const item = el("li", { class: "card", "data-room": room.id },
     el("a", { href: "#/rooms/" + room.id },
       el("div", { class: "picture" }, cover(room.id),
@@ -124,18 +124,16 @@ function card(room) {
           room.star && el("span", { class: "badge star" }, icon("star"), el("span", { t: "star" })),
           room.kind === "pk" && el("span", { class: "badge pk" }, "PK")),
         el("div", { class: "figures" },
-          el("span", { class: "figure-pair" }, icon("eye"), el("span", { class: "sr", t: "views" }), views),
+          el("span", { class: "figure-pair" }, icon("people"), el("span", { class: "sr", t: "online" }), online),
           el("span", { class: "figure-pair" }, icon("heart"), el("span", { class: "sr", t: "likes" }), likes))),
       el("div", { class: "card-foot" },
-        el("span", { class: "avatar", "aria-hidden": "true" }, initial(hostName(room) || room.title)),
-        el("div", {}, title, el("p", { class: "muted" }, hostName(room))))));
+        el("span", { class: "avatar", "aria-hidden": "true" }, initial(room.host_name)),
+        el("div", {}, title, el("p", { class: "muted" }, room.host_name)))));
   item.update = (now) => {
     title.textContent = now.title;
-    views.textContent = count(now.views);
+    online.textContent = count(now.online);
     likes.textContent = count(now.likes);
   };
   item.update(room);
   return item;
 }
-
-const hostName = (room) => room.host?.name ?? "";

@@ -15,6 +15,10 @@ function route() {
   scrollTo(0, 0);
 }
 
+// A shared link leads to /?room=…
+const shared = new URLSearchParams(location.search).get("room");
+if (shared) history.replaceState(null, "", "/#/rooms/" + encodeURIComponent(shared));
+
 adopt(document);
 document.getElementById("tools").append(...accountTools(), operatorTools());
 document.getElementById("skip").addEventListener("click", () => main.focus());

@@ -7,6 +7,8 @@ import { RoomView } from "./roomview.js";
 import { RoomSocket } from "./socket.js";
 import * as session from "./session.js";
 
+const figures = 2_500; // ms between looks at how much is left
+
 // openRoom shows a room in main and returns what leaves it.
 export function openRoom(main, id) {
   const leaving = new AbortController();
@@ -24,6 +26,8 @@ export function openRoom(main, id) {
   }
 
   function enter(room) {
+    // A part that could not be read in time is null; the room is more than its parts.
+    room.host ??= { uid: room.room.host, name: "" };
     session.setBalance(room.balance);
     view = new RoomView(room, (text) => socket?.send("barrage", { d: { text } }) ?? false);
     main.replaceChildren(view.node);
@@ -67,6 +71,15 @@ export function openRoom(main, id) {
       if (session.user()) view.restore();
     }
   }
+  // Frames tell when something sells out or comes back; in between, how much is left is
+  // only a figure, and one request for all of them is enough.
+  async function count() {
+    if (document.hidden || !view?.selling) return;
+    const { products } = await get(`/rooms/${id}/products`, { signal: leaving.signal }).catch(() => ({}));
+    if (products && !leaving.signal.aborted) view.stock(products);
+  }
+  const counting = setInterval(count, figures);
+
   session.changes.addEventListener("login", changed);
   session.changes.addEventListener("logout", changed);
   load();
@@ -74,6 +87,7 @@ export function openRoom(main, id) {
   return () => {
     session.changes.removeEventListener("login", changed);
     session.changes.removeEventListener("logout", changed);
+    clearInterval(counting);
     leaving.abort();
     socket?.close();
     view?.close();

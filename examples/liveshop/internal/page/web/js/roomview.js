@@ -103,6 +103,15 @@ export class RoomView {
     this.#stage.refresh();
   }
 
+  // selling says whether there is a figure that may change without a frame.
+  get selling() {
+    return this.#shelf.selling;
+  }
+
+  stock(products) {
+    this.#shelf.show(products);
+  }
+
   // restore fetches what the visitor left here: the cart, an unpaid order.
   restore() {
     this.#cart.load().catch(fail);

@@ -50,6 +50,10 @@ export class Shelf {
     return true;
   }
 
+  get selling() {
+    return [...this.#rows.keys()].some((sku) => this.#stock.left(sku) > 0);
+  }
+
   product(sku) {
     return this.#rows.get(sku)?.product;
   }

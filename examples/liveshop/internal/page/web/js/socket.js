@@ -22,6 +22,7 @@ export class RoomSocket {
   #epoch = 0; // when the room's numbers began: without it a seq means nothing
   #seen = new Set();
   #tries = 0;
+  #read = 0;  // up to where the server knows that this was seen
   #met = false; // a hello was heard once: the next connection resumes
   #heard = 0;
   #pulse;
@@ -67,7 +68,7 @@ export class RoomSocket {
       ticket = await get(`/rooms/${this.#room}/im`);
     } catch (err) {
       if (this.#ended) return;
-      const never = err instanceof ApiError && [401, 403, 404, 410].includes(err.status);
+      const never = err instanceof ApiError && [401, 403, 404, 409].includes(err.status);
       if (never) this.#on.state("refused");
       else this.#later();
       return;
@@ -119,6 +120,7 @@ export class RoomSocket {
     if (this.#socket === null) return;
     if (performance.now() - this.#heard > silence) this.#lost(this.#socket);
     else this.send("ping");
+    if (!document.hidden && this.#seq > this.#read && this.send("read", { seq: this.#seq })) this.#read = this.#seq;
   }
 
   #lost(socket) {

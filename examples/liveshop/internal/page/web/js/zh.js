@@ -23,7 +23,10 @@ export default {
   "err.limit": "已达到每人限购数量。",
   "err.poor": "余额不足。",
   "err.not_open": "抢购尚未开始。",
-  "err.closed": "抢购已经结束。",
+  "err.ended": "抢购已经结束。",
+  "err.closed": "本直播间已停止售卖。",
+  "err.cancelled": "订单超时未支付。",
+  "err.elsewhere": "该商品在别处售卖。",
   "err.unauthorized": "请先登录。",
 
   "login.title": "登录",
@@ -148,6 +151,12 @@ export default {
   "lights.away": "检查器没有应答",
   "lights.ok": "成立",
   "lights.bad": "被破坏",
+
+  "inv.stock-adds-up": "库存守恒",
+  "inv.an-order-ends-once": "订单只终结一次",
+  "inv.sql-is-as-redis": "SQL 与 Redis 一致",
+  "inv.money-adds-up": "资金守恒",
+  "inv.what-is-paid-for-is-sold": "已付即已售",
 
   "op.open": "控制室",
   "op.title": "控制室",
