@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/spillway-go/spillway/examples/liveshop/internal/demo"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/server"
 )
@@ -26,7 +27,8 @@ type command struct {
 }
 
 var commands = []command{
-	{"serve", "one server", serve},
+	{"demo", "three servers, customers, and an address to open; the default", play},
+	{"serve", "one server of a fleet", serve},
 }
 
 func main() {
@@ -61,6 +63,22 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		fmt.Fprintf(os.Stderr, "  %-8s %s\n", c.name, c.about)
 	}
 	return fmt.Errorf("no command %q; there are the above", name)
+}
+
+// play is the demo.
+func play(fs *flag.FlagSet) func(context.Context, io.Writer) error {
+	var cfg infra.Config
+	cfg.Flags(fs)
+	fs.StringVar(&cfg.Addr, "addr", "127.0.0.1:8080", "`host:port` of the page")
+	opts := demo.Options{Logs: io.Discard}
+	fs.DurationVar(&opts.For, "for", 0, "how `long`; until Ctrl-C if 0")
+	verbose := fs.Bool("v", false, "show the logs of the servers")
+	return func(ctx context.Context, out io.Writer) error {
+		if *verbose {
+			opts.Logs = os.Stderr
+		}
+		return demo.Run(ctx, cfg, opts, out)
+	}
 }
 
 // serve is one server of the fleet. Without -redis and -db it is a fleet of one.
