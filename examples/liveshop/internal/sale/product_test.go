@@ -163,6 +163,11 @@ func TestRoomsOneAfterTheOther(t *testing.T) {
 	eventually(t, "the first room's sale has ended", func() bool {
 		return sh.number(t, "SELECT COUNT(*) FROM sales WHERE state = 'ended'") == 1
 	})
+	eventually(t, "what was not sold is in the second", func() bool { return left(2) == 7 })
+	require.NoError(t, sh.CloseRoom(ctx, 2))
+	eventually(t, "the second room's sale has ended", func() bool {
+		return sh.number(t, "SELECT COUNT(*) FROM sales WHERE state = 'ended'") == 2
+	})
 	require.NoError(t, sh.Open(ctx, 3, host))
 	require.Equal(t, int64(7), left(3))
 	o, err := sh.Order(ctx, u[0], paid.OrderID)
@@ -176,7 +181,7 @@ func TestRoomsOneAfterTheOther(t *testing.T) {
 	eventually(t, "it is dropped", func() bool {
 		return sh.number(t, "SELECT COUNT(*) FROM sales WHERE state = 'gone'") == 1
 	})
-	require.Zero(t, sh.env.Redis.Exists(ctx, "spillway:stock1:{room-1}:levels").Val())
+	require.Zero(t, sh.env.Redis.Exists(ctx, "liveshop:stock1:{room-1}:levels").Val())
 	holds(t, sh.env)
 }
 
