@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
@@ -48,12 +49,12 @@ const (
 // All judges every invariant. The error is not nil where one could not be looked at;
 // its verdict then says so too.
 func All(ctx context.Context, env *infra.Env) ([]Verdict, error) {
-	verdicts := make([]Verdict, 0, len(invariants))
-	var errs []error
-	for _, inv := range invariants {
-		v, err := inv.judge(ctx, env)
-		verdicts, errs = append(verdicts, v), append(errs, err)
+	verdicts, errs := make([]Verdict, len(invariants)), make([]error, len(invariants))
+	var wg sync.WaitGroup
+	for i, inv := range invariants {
+		wg.Go(func() { verdicts[i], errs[i] = inv.judge(ctx, env) })
 	}
+	wg.Wait()
 	return verdicts, errors.Join(errs...)
 }
 

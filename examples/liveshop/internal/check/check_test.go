@@ -135,7 +135,7 @@ func TestAHealthyShop(t *testing.T) {
 // levels overwrites the stock in Redis, as only a script of package stock may.
 func (s *shop) levels(t *testing.T, left, held, sold int64) {
 	t.Helper()
-	key := "spillway:stock1:{" + activityOf(room) + "}:levels"
+	key := "liveshop:stock1:{" + activityOf(room) + "}:levels"
 	was, err := s.env.Redis.HGet(t.Context(), key, ":tea").Result()
 	require.NoError(t, err)
 	f := strings.Fields(was)

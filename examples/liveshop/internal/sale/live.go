@@ -26,6 +26,7 @@ type live struct {
 // server would get its stock in buckets here.
 func (s *Sale) options(l *live) stock.Options {
 	return stock.Options{
+		Prefix:       prefix,
 		Hold:         s.opts.Hold,
 		UserSKULimit: l.limit,
 		MaxLag:       maxLag,
@@ -208,7 +209,7 @@ func (s *Sale) chores(ctx context.Context) error {
 		for _, room := range rooms {
 			l, err := s.of(ctx, room)
 			if err == nil {
-				_, err = s.wind(ctx, l)
+				err = s.wind(ctx, l)
 			}
 			errs = append(errs, err)
 		}
