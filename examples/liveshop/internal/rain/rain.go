@@ -81,7 +81,7 @@ type Rains struct {
 
 // New returns the rains.
 func New(ctx context.Context, env *infra.Env, opts Options) (*Rains, error) {
-	if err := env.Migrate(ctx, tables...); err != nil {
+	if err := Migrate(ctx, env); err != nil {
 		return nil, err
 	}
 	ids, err1 := env.IDs("rain")

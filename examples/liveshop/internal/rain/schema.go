@@ -1,5 +1,14 @@
 package rain
 
+import (
+	"context"
+
+	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
+)
+
+// Migrate creates the table of this package, unless it is there.
+func Migrate(ctx context.Context, env *infra.Env) error { return env.Migrate(ctx, tables...) }
+
 // tables are what this package keeps in SQL. What was paid in and out is in the log of
 // package account: kind "prepare" with the ref "rain-<id>", and kind "packet" with
 // "rain-<id>-<uid>" for each packet and "rain-<id>-rest" for what went back.
