@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,11 +88,12 @@ func (w *wire) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 // A viewer is a client. It reads until its connection ends.
 type viewer struct {
 	*Follower
-	t     *testing.T
-	uid   int64
-	room  int64
-	deaf  bool          // acknowledges nothing
-	pause time.Duration // before it reads a frame
+	t      *testing.T
+	uid    int64
+	room   int64
+	deaf   bool          // acknowledges nothing
+	pause  time.Duration // before it reads a frame
+	silent atomic.Bool   // answers no ping
 
 	conn *websocket.Conn
 	done chan struct{}
@@ -131,6 +133,13 @@ func (v *viewer) dial(n *node, header http.Header) error {
 		return err
 	}
 	v.conn, v.done = conn, make(chan struct{})
+	pong := conn.PingHandler()
+	conn.SetPingHandler(func(s string) error {
+		if v.silent.Load() {
+			return nil
+		}
+		return pong(s)
+	})
 	_, text, err := conn.ReadMessage() // hello: only now it is a member
 	require.NoError(v.t, err)
 	_, _, err = v.See(text)

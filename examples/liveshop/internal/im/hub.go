@@ -1,7 +1,6 @@
 package im
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -38,7 +37,7 @@ type Options struct {
 // A Hub is one server's part of the messages: its sockets, and the way to those of
 // the other servers.
 //
-//   - Publish sends a frame to a room, Tell to a user.
+//   - Publish sends a frame to a room, Tell and Notify to a user.
 //   - Run moves what others publish to the sockets here; without it there are none.
 type Hub struct {
 	rdb      redis.UniversalClient
@@ -52,6 +51,7 @@ type Hub struct {
 	words    *words
 	born     string // of this Hub: ids, and the line of its counts
 	ids      atomic.Int64
+	notes    chan note
 
 	lanesMu sync.Mutex
 	lanes   map[int64]*lane
@@ -83,7 +83,7 @@ func New(env *infra.Env, opts Options) (*Hub, error) {
 	}
 	h := &Hub{
 		rdb: env.Redis, log: env.Log, server: env.Server, opts: opts, originOK: env.Config.OriginAllowed, unread: u, receipts: r,
-		words: newWords(banned), born: rand.Text()[:8], budget: newBucket(perServer),
+		words: newWords(banned), notes: make(chan note, waitingNotes), born: rand.Text()[:8], budget: newBucket(perServer),
 		lanes: map[int64]*lane{}, rooms: map[int64]*room{}, users: map[int64]map[*socket]bool{}, sockets: map[*socket]bool{},
 		policy: keepReliable, repairs: true,
 	}
@@ -116,6 +116,9 @@ func (h *Hub) Run(ctx context.Context) error {
 	sub := h.rdb.Subscribe(ctx, channels+h.server)
 	defer func() { _ = sub.Close() }()
 	arrivals := sub.ChannelWithSubscriptions(redis.WithChannelSize(1024))
+	var notes sync.WaitGroup
+	notes.Go(func() { h.runNotes(ctx) })
+	defer notes.Wait()
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for n := 1; ; {
@@ -210,6 +213,6 @@ func now() int64 { return time.Now().UnixMilli() }
 // warn logs failures of background work.
 func (h *Hub) warn(ctx context.Context, what string, err error, args ...any) {
 	if err != nil && ctx.Err() == nil {
-		cmp.Or(h.log, slog.New(slog.DiscardHandler)).WarnContext(ctx, what, append(args, "err", err)...)
+		h.log.WarnContext(ctx, what, append(args, "err", err)...)
 	}
 }

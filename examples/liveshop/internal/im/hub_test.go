@@ -318,6 +318,22 @@ func TestSampling(t *testing.T) {
 	})
 }
 
+// Notes go together, and those that wait when the server ends still go.
+func TestNotify(t *testing.T) {
+	bubble(t, func(t *testing.T, b *redistest.Env) {
+		one, two := start(t, b.Client(), "one"), start(t, b.Client(), "two")
+		a := two.viewer(1, 10)
+		for i := range 500 {
+			one.Notify(10, "balance", i)
+			one.Notify(11, "balance", i) // not connected
+		}
+		one.stop()
+		settle()
+		require.Len(t, a.of("balance"), 500)
+		require.Equal(t, "499", a.of("balance")[499])
+	})
+}
+
 // A reliable frame that is not acknowledged comes once more, after two seconds.
 func TestAcknowledge(t *testing.T) {
 	bubble(t, func(t *testing.T, b *redistest.Env) {
@@ -360,7 +376,7 @@ func TestPresence(t *testing.T) {
 		counts := a.of("online")
 		require.Equal(t, `{"count":2}`, counts[len(counts)-1])
 
-		c.conn.SetPingHandler(func(string) error { return nil }) // alive, but silent
+		c.silent.Store(true)
 		time.Sleep(gone + 2*heartbeat)
 		<-c.done
 		settle()

@@ -107,28 +107,6 @@ func (h *Hub) store(ctx context.Context, room int64, posts []*post) error {
 	return nil
 }
 
-// Tell sends a frame to the sockets that a user has, on every server. There may be
-// none: then nothing happens, and the user learns it from the page's next question.
-// Two round trips.
-func (h *Hub) Tell(ctx context.Context, uid int64, t string, d any) error {
-	rest, id, err := encode(t, h.id(), 0, d)
-	if err != nil {
-		return err
-	}
-	servers, err := h.rdb.SMembers(ctx, userKey(uid)).Result()
-	if err != nil || len(servers) == 0 {
-		return wrap("tell", uid, err)
-	}
-	text := "user " + strconv.FormatInt(uid, 10) + "\nr 0 0 0 " + id + ` {"ts":` + strconv.FormatInt(now(), 10) + "," + rest
-	_, err = h.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, s := range servers {
-			p.Publish(ctx, channels+s, text)
-		}
-		return nil
-	})
-	return wrap("tell", uid, err)
-}
-
 func wrap(what string, id int64, err error) error {
 	if err == nil {
 		return nil

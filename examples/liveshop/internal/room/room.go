@@ -95,11 +95,15 @@ func New(ctx context.Context, env *infra.Env, messages Messages, name func(ctx c
 	store, errs[5] = shorturl.SQLStore(env.DB, env.Dialect)
 	ids, errs[6] = env.IDs("link")
 	if err := errors.Join(errs[:]...); err != nil {
-		return nil, err
+		return nil, errors.Join(err, r.Close(ctx))
 	}
 	var err error
 	r.links, err = shorturl.New(shorturl.Options{IDs: ids, Store: store, Key: []byte(env.Config.Secret), Logger: env.Log})
-	return r, err
+	if err != nil {
+		return nil, errors.Join(err, r.Close(ctx))
+	}
+	env.CountCache("room", r.rooms.Stats)
+	return r, nil
 }
 
 // Routes registers the calls of this package.
@@ -136,7 +140,20 @@ func (r *Rooms) Run(ctx context.Context) error {
 
 // Close stores what was counted, and ends what New started.
 func (r *Rooms) Close(ctx context.Context) error {
-	return errors.Join(r.counts.Close(ctx), r.rooms.Close(ctx), r.links.Close(ctx), r.locks.Close(ctx))
+	var errs []error
+	if r.counts != nil { // nil where New failed
+		errs = append(errs, r.counts.Close(ctx))
+	}
+	if r.rooms != nil {
+		errs = append(errs, r.rooms.Close(ctx))
+	}
+	if r.links != nil {
+		errs = append(errs, r.links.Close(ctx))
+	}
+	if r.locks != nil {
+		errs = append(errs, r.locks.Close(ctx))
+	}
+	return errors.Join(errs...)
 }
 
 // Get returns a room, from the cache.

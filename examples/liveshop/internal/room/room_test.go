@@ -170,7 +170,7 @@ func TestListOfFleet(t *testing.T) {
 	var fleet []*Rooms
 	var stops []func()
 	for range 3 {
-		r, _ := rooms(t, env)
+		r, _ := rooms(t, shoptest.Open(t, infra.Config{Redis: env.Config.Redis, DB: env.Config.DB}, false))
 		fleet = append(fleet, r)
 	}
 	for host := range int64(45) {

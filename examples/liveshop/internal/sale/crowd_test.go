@@ -58,6 +58,7 @@ type crowd struct {
 	mu     sync.Mutex
 	paid   map[int64]bool // orders
 	took   []time.Duration
+	told   func(order int64) // that it is paid for; nil: nobody
 	placed atomic.Int64
 	lost   atomic.Int64 // orders that were acknowledged, and are not there any more
 }
@@ -106,6 +107,9 @@ func (c *crowd) buy(ctx context.Context, uid int64, forgets bool) error {
 			return fmt.Errorf("order %d was placed twice", id)
 		}
 		c.paid[id] = true
+		if c.told != nil {
+			c.told(id)
+		}
 		return nil
 	}
 	c.lost.Add(1)

@@ -27,7 +27,7 @@ const (
 	// lostAfter is for how long an order may be unknown to Redis before its money goes
 	// back: a sale that lost its data is rebuilt within a second or two, with all orders
 	// that SQL has.
-	lostAfter = 10 * time.Second
+	lostAfter = 5 * time.Second
 	// voidAfter is when no call that wants to charge the wallet can be on its way any more.
 	voidAfter = time.Hour
 )

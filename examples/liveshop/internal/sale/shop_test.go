@@ -12,10 +12,7 @@ import (
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/account"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
-	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
 )
-
-func TestMain(m *testing.M) { shoptest.Main(m) }
 
 // patience is how long a test waits for what should take a fraction of it.
 const patience = 30 * time.Second

@@ -77,3 +77,7 @@ func (o output) Write(p []byte) (int, error) {
 	o.t.Logf("%s", p)
 	return len(p), nil
 }
+
+// NeedRedis skips a test that needs redis-server where there is none, or fails it if
+// REDIS_REQUIRED=1.
+func NeedRedis(t testing.TB) { redistest.Shared(t) }
