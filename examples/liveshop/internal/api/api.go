@@ -49,6 +49,7 @@ type Mux struct {
 	meter   *meter
 	foreign *http.CrossOriginProtection
 	ready   atomic.Bool
+	parts   []func() bool // whether they are ready
 }
 
 // New returns a Mux with the routes of operators: /healthz, /readyz, /metrics and
@@ -117,8 +118,12 @@ func (m *Mux) handle(pattern string, h Handler, enter func(*Request) error) {
 // statusClientLeft is what nginx calls a request whose client did not wait.
 const statusClientLeft = 499
 
-// SetReady says what /readyz answers: whether this server wants requests.
+// SetReady says whether this server wants requests, which /readyz answers.
 func (m *Mux) SetReady(ready bool) { m.ready.Store(ready) }
+
+// ReadyWhen makes /readyz also ask a part of the server; called while the server is
+// put together.
+func (m *Mux) ReadyWhen(ready func() bool) { m.parts = append(m.parts, ready) }
 
 // ServeHTTP makes Mux a handler.
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {

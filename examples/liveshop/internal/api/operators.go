@@ -3,6 +3,7 @@ package api
 import (
 	"net/http"
 	"net/http/pprof"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -15,7 +16,7 @@ func (m *Mux) operators() {
 	// A server that stops says so first. That Redis or the database is down it does
 	// not say here: all servers have the same, and taking all away helps nobody.
 	m.mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !m.ready.Load() {
+		if !m.ready.Load() || slices.ContainsFunc(m.parts, func(ready func() bool) bool { return !ready() }) {
 			http.Error(w, "not ready", http.StatusServiceUnavailable)
 			return
 		}

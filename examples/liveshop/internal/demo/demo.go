@@ -26,11 +26,6 @@ type Options struct {
 
 // Run brings everything up and serves until ctx ends, or for Options.For.
 func Run(ctx context.Context, cfg infra.Config, opts Options, out io.Writer) (err error) {
-	if opts.For > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, opts.For)
-		defer cancel()
-	}
 	began := time.Now()
 	cfg, release, err := infra.Provide(ctx, cfg)
 	if err != nil {
@@ -72,9 +67,14 @@ func Run(ctx context.Context, cfg infra.Config, opts Options, out io.Writer) (er
 
 	fmt.Fprintf(out, "Open http://%s (ready in %.1f s; Ctrl-C ends it)\n", l.Addr(), time.Since(began).Seconds())
 	fmt.Fprintf(out, "Three servers behind it: %s\n", strings.Join(fleet.Addrs(), ", "))
+	var over <-chan time.Time
+	if opts.For > 0 {
+		over = time.After(opts.For)
+	}
 	select {
 	case err := <-served:
 		return err
+	case <-over:
 	case <-ctx.Done():
 	}
 	fleet.Stop(ctx) // while the address still answers

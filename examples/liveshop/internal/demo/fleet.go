@@ -80,7 +80,8 @@ func (f *Fleet) Start(ctx context.Context, name string) error {
 	if f.runs(m) {
 		return nil
 	}
-	args := append(slices.Clone(f.bin[1:]), "-addr", "127.0.0.1:0", "-server", name, "-db", f.cfg.DB, "-secret", f.cfg.Secret, "-origins", f.cfg.Origins)
+	args := append(slices.Clone(f.bin[1:]), "-addr", "127.0.0.1:0", "-server", name, "-db", f.cfg.DB, "-secret", f.cfg.Secret, "-origins", f.cfg.Origins,
+		"-hold", f.cfg.Hold.String())
 	if f.cfg.Cluster != "" {
 		args = append(args, "-redis-cluster", f.cfg.Cluster)
 	} else {

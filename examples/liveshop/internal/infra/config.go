@@ -3,24 +3,27 @@
 package infra
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Config is where everything is. Each field is a flag of every command that needs
 // it, and a variable of the environment: see Parse.
 type Config struct {
-	Addr    string // where this server listens
-	Server  string // its name; different among the servers of one fleet
-	Redis   string // host:port, "spawn", or empty
-	Cluster string // host:port,host:port,… of a Redis Cluster
-	DB      string // sqlite:<file>, a MySQL DSN, or empty
-	Origins string // other origins whose pages may call, separated by commas
-	Secret  string // what the shuffle of order numbers and short links depends on
+	Addr    string        // where this server listens
+	Server  string        // its name; different among the servers of one fleet
+	Redis   string        // host:port, "spawn", or empty
+	Cluster string        // host:port,host:port,… of a Redis Cluster
+	DB      string        // sqlite:<file>, a MySQL DSN, or empty
+	Origins string        // other origins whose pages may call, separated by commas
+	Secret  string        // what the shuffle of order numbers and short links depends on
+	Hold    time.Duration // how long an order may be unpaid
 }
 
 // Flags defines the flags of where the data is.
@@ -30,6 +33,7 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.StringVar(&c.DB, "db", c.DB, "`DSN` of MySQL or MariaDB (user:password@tcp(host:3306)/name), or sqlite:file; empty: SQLite in a temporary directory")
 	fs.StringVar(&c.Origins, "origins", c.Origins, "`origins` beside the server's own whose pages may call it, separated by commas")
 	fs.StringVar(&c.Secret, "secret", "change me", "what order numbers and short links are shuffled with; the same in all servers, for ever")
+	fs.DurationVar(&c.Hold, "hold", cmp.Or(c.Hold, 15*time.Minute), "how long an order may be unpaid; the same in all servers")
 }
 
 // ServerFlags defines the flags of one server.

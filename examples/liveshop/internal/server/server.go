@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/spillway-go/spillway/examples/liveshop/internal/account"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 )
@@ -21,6 +20,7 @@ const stopWithin = 9 * time.Second
 // A part is an area of the service. It may have more methods, which add looks for:
 //
 //   - Run(ctx) error is its background work; it returns nil after a drain.
+//   - Ready() bool says whether Run has come so far that requests can be served.
 //   - Leave(ctx) tells those who are connected that this server stops.
 //   - Close(ctx) error ends what New started.
 type part interface{ Routes(m *api.Mux) }
@@ -34,23 +34,12 @@ type Server struct {
 	close []func(context.Context) error
 }
 
-// New wires the parts together. This is the place to add one.
+// New returns a server, whose parts are put together in shop.go.
 func New(ctx context.Context, env *infra.Env) (_ *Server, err error) {
 	s := &Server{env: env, run: map[string]func(context.Context) error{}}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.closeParts(ctx))
-		}
-	}()
-	accounts, err := account.New(ctx, env)
-	if err != nil {
-		return nil, fmt.Errorf("account: %w", err)
+	if err := s.wire(ctx); err != nil {
+		return nil, errors.Join(err, s.closeParts(ctx))
 	}
-	if s.mux, err = api.New(env, accounts.Authenticate); err != nil {
-		return nil, err
-	}
-	s.add("account", accounts)
-	s.add("operate", newOperate(env, s.mux))
 	return s, nil
 }
 
@@ -59,6 +48,9 @@ func (s *Server) add(name string, p part) {
 	p.Routes(s.mux)
 	if p, ok := p.(interface{ Run(context.Context) error }); ok {
 		s.run[name] = p.Run
+	}
+	if p, ok := p.(interface{ Ready() bool }); ok {
+		s.mux.ReadyWhen(p.Ready)
 	}
 	if p, ok := p.(interface{ Leave(context.Context) }); ok {
 		s.leave = append(s.leave, p.Leave)
