@@ -27,6 +27,12 @@ export default {
   "err.closed": "The room sells nothing any more.",
   "err.cancelled": "The order was not paid in time.",
   "err.elsewhere": "This is sold elsewhere.",
+  "err.early": "Not yet.",
+  "err.late": "Too late: the rain is over.",
+  "err.empty": "All packets are caught.",
+  "err.taken": "Somebody else was first.",
+  "err.wrong_code": "Wrong or expired code.",
+  "err.room_closed": "The room has closed.",
   "err.unauthorized": "Log in first.",
 
   "login.title": "Log in",
@@ -74,6 +80,7 @@ export default {
   "say.away": "Not sent: reconnecting.",
 
   "chat.title": "Chat",
+  "chat.empty": "Quiet so far. Say hello!",
   "chat.gift": "{name} sent {gift} ×{n} to {to}",
   "chat.rain": "Packet rain: {sum} in {n} packets",
   "chat.packet": "{name} caught {sum}",
@@ -126,10 +133,19 @@ export default {
 
   "gift.list": "Gifts",
   "gift.to": "Who gets the gift",
+  "gift.name.rose": "Rose",
+  "gift.name.heart": "Heart",
+  "gift.name.cake": "Cake",
+  "gift.name.car": "Car",
+  "gift.name.rocket": "Rocket",
   "gift.sent": "sent {gift} to {to}",
   "gift.none": "The gifts could not be loaded.",
 
   "pk.label": "Duel: {a} {left}, {b} {right}",
+  "pk.join": "Challenge the host",
+  "pk.challenger": "Challenger",
+  "pk.drawn": "Draw",
+  "pk.left": "PK {time}",
   "pk.won": "{name} wins",
 
   "rain.soon": "{sum} rains down in {time}",

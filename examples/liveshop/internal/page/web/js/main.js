@@ -20,7 +20,8 @@ const shared = new URLSearchParams(location.search).get("room");
 if (shared) history.replaceState(null, "", "/#/rooms/" + encodeURIComponent(shared));
 
 adopt(document);
-document.getElementById("tools").append(...accountTools(), operatorTools());
+// What appears later stands first: the others keep their place under the pointer.
+document.getElementById("tools").append(operatorTools(), ...accountTools());
 document.getElementById("skip").addEventListener("click", () => main.focus());
 addEventListener("hashchange", route);
 route();

@@ -27,6 +27,12 @@ export default {
   "err.closed": "本直播间已停止售卖。",
   "err.cancelled": "订单超时未支付。",
   "err.elsewhere": "该商品在别处售卖。",
+  "err.early": "还没开始。",
+  "err.late": "来晚了，红包雨已结束。",
+  "err.empty": "红包已被抢光。",
+  "err.taken": "别人抢先了一步。",
+  "err.wrong_code": "验证码错误或已过期。",
+  "err.room_closed": "直播间已关闭。",
   "err.unauthorized": "请先登录。",
 
   "login.title": "登录",
@@ -74,6 +80,7 @@ export default {
   "say.away": "未发送：正在重新连接。",
 
   "chat.title": "聊天",
+  "chat.empty": "还很安静，来打个招呼吧！",
   "chat.gift": "{name} 送给 {to} {gift} ×{n}",
   "chat.rain": "红包雨：{n} 个红包共 {sum}",
   "chat.packet": "{name} 抢到 {sum}",
@@ -126,10 +133,19 @@ export default {
 
   "gift.list": "礼物",
   "gift.to": "礼物送给谁",
+  "gift.name.rose": "玫瑰",
+  "gift.name.heart": "爱心",
+  "gift.name.cake": "蛋糕",
+  "gift.name.car": "跑车",
+  "gift.name.rocket": "火箭",
   "gift.sent": "送给 {to} {gift}",
   "gift.none": "礼物列表加载失败。",
 
   "pk.label": "PK：{a} {left}，{b} {right}",
+  "pk.join": "挑战主播",
+  "pk.challenger": "挑战者",
+  "pk.drawn": "平局",
+  "pk.left": "PK {time}",
   "pk.won": "{name} 获胜",
 
   "rain.soon": "{time} 后下 {sum} 红包雨",
