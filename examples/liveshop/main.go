@@ -29,6 +29,8 @@ type command struct {
 var commands = []command{
 	{"demo", "three servers, customers, and an address to open; the default", play},
 	{"serve", "one server of a fleet", serve},
+	{"bots", "thousands of customers, and a verdict", crowd},
+	{"check", "the invariants of a shop, read from its Redis and database", judge},
 }
 
 func main() {

@@ -11,9 +11,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/spillway-go/spillway/examples/liveshop/internal/im"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/pk"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/rain"
 )
 
 // A Verdict is what was found of one invariant.
@@ -37,6 +41,9 @@ var invariants = []invariant{
 	{"SQL is as Redis", sqlIsRedis},
 	{"money adds up", moneyAddsUp},
 	{"what is paid for is sold", paidIsSold},
+	{"packets add up", rain.Check},
+	{"one win a PK", pk.Check},
+	{"frames add up", im.Check},
 }
 
 const (
@@ -48,12 +55,12 @@ const (
 // All judges every invariant. The error is not nil where one could not be looked at;
 // its verdict then says so too.
 func All(ctx context.Context, env *infra.Env) ([]Verdict, error) {
-	verdicts := make([]Verdict, 0, len(invariants))
-	var errs []error
-	for _, inv := range invariants {
-		v, err := inv.judge(ctx, env)
-		verdicts, errs = append(verdicts, v), append(errs, err)
+	verdicts, errs := make([]Verdict, len(invariants)), make([]error, len(invariants))
+	var wg sync.WaitGroup
+	for i, inv := range invariants {
+		wg.Go(func() { verdicts[i], errs[i] = inv.judge(ctx, env) })
 	}
+	wg.Wait()
 	return verdicts, errors.Join(errs...)
 }
 

@@ -39,7 +39,7 @@ func soldItems(ctx context.Context, env *infra.Env) (items []soldItem, err error
 
 // stockOf returns the stock of a room in Redis, to be read.
 func stockOf(env *infra.Env, room int64) (*stock.Activity, error) {
-	return stock.New(env.Redis, activityOf(room), stock.Options{})
+	return stock.New(env.Redis, activityOf(room), stock.Options{Prefix: "liveshop"})
 }
 
 // stockAddsUp: left + held + sold is what was put in, and none is negative: in Redis for

@@ -39,8 +39,8 @@ func (h *hall) Publish(_ context.Context, _ int64, _ string, d any, _ im.Class) 
 }
 
 func pkRoom(t *testing.T, env *infra.Env) (*PK, *hall) {
-	require.NoError(t, env.Migrate(t.Context(), `CREATE TABLE IF NOT EXISTS rooms (id BIGINT NOT NULL PRIMARY KEY, kind VARCHAR(10) NOT NULL)`))
-	_, err := env.DB.ExecContext(t.Context(), env.InsertNew("rooms", "id", "kind"), 1, "pk")
+	require.NoError(t, room.Migrate(t.Context(), env))
+	_, err := env.DB.ExecContext(t.Context(), env.InsertNew("rooms", "id", "host", "title", "kind", "star", "opened_ms", "closed_ms"), 1, 7, "", room.PK, 0, 1, 0)
 	require.NoError(t, err)
 	h := &hall{Room: room.Room{ID: 1, Host: 7, Kind: room.PK, Open: true}}
 	return New(env, h, h), h

@@ -78,7 +78,7 @@ type Rooms struct {
 
 // New returns the rooms of the service; name returns what a user is called.
 func New(ctx context.Context, env *infra.Env, messages Messages, name func(ctx context.Context, uid int64) (string, error)) (*Rooms, error) {
-	if err := errors.Join(env.Migrate(ctx, tables...), shorturl.Migrate(ctx, env.DB, env.Dialect)); err != nil {
+	if err := errors.Join(Migrate(ctx, env), shorturl.Migrate(ctx, env.DB, env.Dialect)); err != nil {
 		return nil, err
 	}
 	r := &Rooms{env: env, messages: messages, name: name, parts: map[string]Part{}}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -99,7 +100,7 @@ func TestSQLAway(t *testing.T) {
 	}
 	env := shoptest.Env(t)
 	g := gated(t, env)
-	sh := newShop(t, env, Options{Hold: away + 2*time.Second})
+	sh := newShop(t, env, Options{Hold: away + 3*time.Second})
 	sh.opened(t, 1, Product{SKU: "tea", Total: 1000})
 	u := sh.users(t, 300, 1000)
 	r := newRush(t, newCrowd(1, "tea", sh), u[:200])
@@ -192,5 +193,23 @@ func flushed(t *testing.T, env *infra.Env) {
 	sold := sh.number(t, "SELECT COUNT(*) FROM orders WHERE state = 'paid'")
 	require.LessOrEqual(t, sold, int64(150))
 	require.Greater(t, sold, int64(50))
+	holds(t, env)
+}
+
+// Three masters: no two keys of one call are in two slots.
+func TestClusterOfThree(t *testing.T) {
+	t.Parallel()
+	var addrs []string
+	for _, node := range redistest.Cluster(t, 3, 0).Nodes() {
+		addrs = append(addrs, node.Addr())
+	}
+	env := shoptest.Open(t, infra.Config{Cluster: strings.Join(addrs, ",")}, false)
+	sh := newShop(t, env, Options{Hold: rushHold})
+	sh.opened(t, 1, Product{SKU: "tea", Total: 50}, Product{SKU: "cup", Total: 1})
+	r := newRush(t, newCrowd(1, "tea", sh), sh.users(t, 120, 1000))
+	r.finish(t, sh)
+	r.allPaid(t, sh)
+	require.Zero(t, r.lost.Load())
+	require.GreaterOrEqual(t, r.paidSoFar(), 45)
 	holds(t, env)
 }

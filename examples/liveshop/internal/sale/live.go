@@ -26,6 +26,7 @@ type live struct {
 // server would get its stock in buckets here.
 func (s *Sale) options(l *live) stock.Options {
 	return stock.Options{
+		Prefix:       prefix,
 		Hold:         s.opts.Hold,
 		UserSKULimit: l.limit,
 		MaxLag:       maxLag,
@@ -159,16 +160,7 @@ func (s *Sale) runLive(ctx context.Context, l *live) {
 		defer close(heard)
 		_ = l.stock.Run(ctx) // it returns nil
 	})
-	wg.Go(func() {
-		for {
-			select {
-			case e := <-l.events:
-				s.crossed(ctx, l.room, e)
-			case <-heard:
-				return
-			}
-		}
-	})
+	wg.Go(func() { s.announceAll(ctx, l, heard) })
 	wg.Go(func() { s.runJournal(ctx, l) })
 	wg.Wait()
 }
@@ -208,7 +200,7 @@ func (s *Sale) chores(ctx context.Context) error {
 		for _, room := range rooms {
 			l, err := s.of(ctx, room)
 			if err == nil {
-				_, err = s.wind(ctx, l)
+				err = s.wind(ctx, l)
 			}
 			errs = append(errs, err)
 		}

@@ -177,8 +177,8 @@ func (s *Sale) update(ctx context.Context, tx *sql.Tx, p Product) (rooms []int64
 		if p.Fen != was.Fen || p.PerUser != was.PerUser || p.Elsewhere != was.Elsewhere || more < 0 {
 			return nil, api.Conflict("on_sale", "while it is on sale its price and limit stay, and its total only grows")
 		}
-		if more > 0 {
-			err = s.grow(ctx, tx, rooms[0], p, more)
+		if more > 0 && !p.Elsewhere {
+			err = grow(ctx, tx, rooms[0], p.SKU, p.Version, more)
 		}
 	} else if more < 0 {
 		var free int64
@@ -209,13 +209,11 @@ func unloaded(ctx context.Context, tx *sql.Tx, sku string) (free int64, err erro
 	return free, err
 }
 
-// grow notes that units are to be added to an open sale.
-func (s *Sale) grow(ctx context.Context, tx *sql.Tx, room int64, p Product, more int64) error {
-	if p.Elsewhere {
-		return nil
-	}
-	_, err1 := tx.ExecContext(ctx, "UPDATE sale_items SET units = units + ? WHERE room = ? AND sku = ?", more, room, p.SKU)
-	_, err2 := tx.ExecContext(ctx, "INSERT INTO restocks (room, sku, version, qty, done) VALUES (?, ?, ?, ?, 0)", room, p.SKU, p.Version, more)
+// grow notes that units are to be added to an open sale, once for each name, which is
+// the product's version, or less than 0: the room, negated, that they come from.
+func grow(ctx context.Context, tx *sql.Tx, room int64, sku string, name, more int64) error {
+	_, err1 := tx.ExecContext(ctx, "UPDATE sale_items SET units = units + ? WHERE room = ? AND sku = ?", more, room, sku)
+	_, err2 := tx.ExecContext(ctx, "INSERT INTO restocks (room, sku, version, qty, done) VALUES (?, ?, ?, ?, 0)", room, sku, name, more)
 	return errors.Join(err1, err2)
 }
 

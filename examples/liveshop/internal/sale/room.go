@@ -231,41 +231,68 @@ func (s *Sale) CloseRoom(ctx context.Context, room int64) error {
 	return errors.Join(s.shelves.DeleteTwice(ctx, time.Second, room), l.stock.Halt(ctx, "the room is closed"))
 }
 
-// wind brings a sale that is closing on, and reports whether it has ended.
-func (s *Sale) wind(ctx context.Context, l *live) (ended bool, err error) {
+// wind ends a sale that is closing, if nothing is on its way in it any more.
+func (s *Sale) wind(ctx context.Context, l *live) error {
 	// Again and again: the switch is in Redis, and a Rebuild does not know of it.
 	if err := l.stock.Halt(ctx, "the room is closed"); err != nil {
-		return false, err
+		return err
 	}
 	info, err := l.stock.Inspect(ctx)
 	if err != nil || info.Forked != "" || info.OpenHolds > 0 {
-		return false, err
+		return err
 	}
 	at, err := s.store.Checkpoint(ctx, activityOf(l.room))
 	if err != nil || at != info.LastEntry {
-		return false, err
+		return err
 	}
 	levels, err := s.ledgerLevels(ctx, l.room)
 	if err != nil || int64(len(levels)) < info.SKUs {
-		return false, err
+		return err
 	}
 	if err := s.project(ctx, l.room); err != nil {
-		return false, err
+		return err
 	}
-	err = s.env.Tx(ctx, func(tx *sql.Tx) error {
-		if err := lockHost(ctx, tx, l.host); err != nil {
-			return err
-		}
-		for sku, level := range levels {
-			if _, err := tx.ExecContext(ctx, "UPDATE sale_items SET returned = ? WHERE room = ? AND sku = ?", level.Left, l.room, sku); err != nil {
-				return err
-			}
-		}
-		_, err := tx.ExecContext(ctx, "UPDATE sales SET state = ?, since_ms = ? WHERE room = ? AND state = ?",
-			stateEnded, s.now(), l.room, stateClosing)
+	var next []int64
+	err = s.env.Tx(ctx, func(tx *sql.Tx) (err error) {
+		next, err = s.end(ctx, tx, l, levels)
 		return err
 	})
-	return err == nil, err
+	for _, room := range next {
+		err = errors.Join(err, s.shown(ctx, room))
+	}
+	return err
+}
+
+// end writes down the last figures of a sale. What was not sold goes to the open room
+// that its host has by now, or waits for the next one. It returns the rooms that got some.
+func (s *Sale) end(ctx context.Context, tx *sql.Tx, l *live, levels map[string]stock.Level) (rooms []int64, err error) {
+	if err := lockHost(ctx, tx, l.host); err != nil {
+		return nil, err
+	}
+	res, err := tx.ExecContext(ctx, "UPDATE sales SET state = ?, since_ms = ? WHERE room = ? AND state = ?",
+		stateEnded, s.now(), l.room, stateClosing)
+	if err != nil {
+		return nil, err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return nil, err // another server has done it
+	}
+	for sku, level := range levels {
+		if _, err := tx.ExecContext(ctx, "UPDATE sale_items SET returned = ? WHERE room = ? AND sku = ?", level.Left, l.room, sku); err != nil {
+			return nil, err
+		}
+		open, err := onSale(ctx, tx, sku)
+		if err != nil {
+			return nil, err
+		}
+		if len(open) > 0 && level.Left > 0 {
+			if err := grow(ctx, tx, open[0], sku, -l.room, level.Left); err != nil {
+				return nil, err
+			}
+			rooms = append(rooms, open[0])
+		}
+	}
+	return rooms, nil
 }
 
 // sweepEnded drops from Redis what ended long ago.

@@ -63,6 +63,9 @@ type Sale struct {
 	lives  map[int64]*live
 }
 
+// prefix of the keys of all packages; package check looks at them too.
+const prefix = "liveshop"
+
 // idDomain keeps order numbers below 2^53, which is where JSON numbers end in browsers.
 const idDomain = 1_000_000_000_000_000
 
@@ -80,11 +83,11 @@ func New(ctx context.Context, env *infra.Env, wallet Wallet, announcer Announcer
 	s.store, errs[0] = stocksql.New(env.DB, env.Dialect)
 	s.ids, errs[1] = env.IDs("order")
 	s.shuffle, errs[2] = idgen.NewPermuter([]byte(cmp.Or(env.Config.Secret, "change me")), idDomain)
-	s.locks, errs[3] = lock.New(env.Redis, lock.Options{Logger: env.Log})
-	s.jobs, errs[4] = delayqueue.New(env.Redis, "sale", delayqueue.Options{Logger: env.Log})
+	s.locks, errs[3] = lock.New(env.Redis, lock.Options{Prefix: prefix, Logger: env.Log})
+	s.jobs, errs[4] = delayqueue.New(env.Redis, "sale", delayqueue.Options{Prefix: prefix, Logger: env.Log})
 	s.shelves, errs[5] = cache.New(env.Redis, "shelf", cache.Source[int64, shelf]{
 		Load: s.loadShelf, Later: s.forgetLater,
-	}, cache.Options{StaleFor: time.Hour, Logger: env.Log})
+	}, cache.Options{Prefix: prefix, StaleFor: time.Hour, Logger: env.Log})
 	// What is left changes with every order: each server looks four times a second,
 	// however many pages ask.
 	s.levels, errs[6] = cache.New(nil, "levels", cache.Source[int64, map[string]stock.Level]{Load: s.loadLevels},
