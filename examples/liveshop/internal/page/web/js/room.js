@@ -7,12 +7,14 @@ import { RoomView } from "./roomview.js";
 import { RoomSocket } from "./socket.js";
 import * as session from "./session.js";
 
+const siteName = document.title;
+
 const figures = 2_500; // ms between looks at how much is left
 
 // openRoom shows a room in main and returns what leaves it.
 export function openRoom(main, id) {
   const leaving = new AbortController();
-  let view = null, socket = null;
+  let view = null, socket = null, open = true;
 
   const fetchRoom = () => get("/rooms/" + id, { signal: leaving.signal });
 
@@ -28,9 +30,11 @@ export function openRoom(main, id) {
   function enter(room) {
     // A part that could not be read in time is null; the room is more than its parts.
     room.host ??= { uid: room.room.host, name: "" };
+    open = room.room.open;
     session.setBalance(room.balance);
     view = new RoomView(room, (text) => socket?.send("barrage", { d: { text } }) ?? false);
     main.replaceChildren(view.node);
+    document.title = `${room.room.title} · ${siteName}`;
     view.focus();
     connect();
     if (session.user()) view.restore();
@@ -39,6 +43,10 @@ export function openRoom(main, id) {
   function connect() {
     socket?.close();
     socket = null;
+    if (!open) {
+      view.connection("closed");
+      return;
+    }
     if (!session.user()) {
       view.connection("guest");
       return;
@@ -69,6 +77,7 @@ export function openRoom(main, id) {
     else {
       connect();
       if (session.user()) view.restore();
+      else view.forget();
     }
   }
   // Frames tell when something sells out or comes back; in between, how much is left is
