@@ -10,6 +10,7 @@ import * as session from "./session.js";
 const siteName = document.title;
 
 const figures = 2_500; // ms between looks at how much is left
+const calm = 4;        // times that, when nothing is
 
 // openRoom shows a room in main and returns what leaves it.
 export function openRoom(main, id) {
@@ -82,8 +83,10 @@ export function openRoom(main, id) {
   }
   // Frames tell when something sells out or comes back; in between, how much is left is
   // only a figure, and one request for all of them is enough.
+  // With nothing left there is nothing to move, but the host may bring something new.
+  let ticks = 0;
   async function count() {
-    if (document.hidden || !view?.selling) return;
+    if (!view || document.hidden || (!view.selling && ++ticks % calm > 0)) return;
     const { products } = await get(`/rooms/${id}/products`, { signal: leaving.signal }).catch(() => ({}));
     if (products && !leaving.signal.aborted) view.stock(products);
   }
