@@ -115,6 +115,7 @@ export default {
   "order.refunded.hint": "The payment came too late and was returned.",
   "order.left": "Time left to pay",
   "order.pay": "Pay {sum}",
+  "order.got": "Reserved for you: pay in time.",
   "order.partial": "{n} of the items could not be had.",
   "order.news.paid": "Your order is paid.",
   "order.news.cancelled": "Your order was not paid in time.",
@@ -172,6 +173,9 @@ export default {
   "inv.an-order-ends-once": "An order ends once",
   "inv.sql-is-as-redis": "SQL is as Redis",
   "inv.money-adds-up": "Money adds up",
+  "inv.packets-add-up": "Packets add up",
+  "inv.one-win-a-pk": "One win a PK",
+  "inv.frames-add-up": "Frames add up",
   "inv.what-is-paid-for-is-sold": "Paid is sold",
 
   "op.open": "Control room",

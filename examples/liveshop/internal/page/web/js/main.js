@@ -6,10 +6,12 @@ import { operatorTools } from "./operator.js";
 import { openRoom } from "./room.js";
 
 const main = document.getElementById("main");
+const siteName = document.title;
 let leave = () => {};
 
 function route() {
   leave();
+  document.title = siteName;
   const room = location.hash.match(/^#\/rooms\/(\d+)$/);
   leave = room ? openRoom(main, room[1]) : openLobby(main);
   scrollTo(0, 0);

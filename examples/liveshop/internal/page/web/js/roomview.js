@@ -59,7 +59,7 @@ export class RoomView {
     this.#shelf = new Shelf({ buy: (p) => this.#buy([{ sku: p.sku, qty: 1 }]), add: (p) => this.#add(p) });
     const product = (sku) => this.#shelf.product(sku);
     this.#checkout = new Checkout(room.room.id, product);
-    this.#cart = new Cart(room.room.id, product, (items) => this.#buy(items));
+    this.#cart = new Cart(room.room.id, (items) => this.#buy(items));
     this.#gifts = giftRow(room.room.id, () => this.#targets());
     this.#backdrop = new Backdrop(hue(room.room.id));
 
@@ -120,7 +120,14 @@ export class RoomView {
     this.#checkout.restore().catch(fail);
   }
 
+  // forget takes away what belonged to a visitor who logged out.
+  forget() {
+    this.#cart.clear();
+    this.#checkout.hide();
+  }
+
   connection(state) {
+    if (state !== "live" && !this.#room.room.open) state = "closed";
     this.#state.dataset.state = state;
     this.#state.hidden = state === "live";
     if (state === "live") this.#state.replaceChildren();
@@ -176,7 +183,11 @@ export class RoomView {
       if (d.state !== "pending") toast("order.news." + d.state, d.state === "paid" ? "good" : "");
     },
     balance: (d) => session.setBalance(d.fen),
-    room: (d) => d.state === "closed" && this.connection("closed"),
+    room: (d) => {
+      if (d.state !== "closed") return;
+      this.#room.room.open = false;
+      this.connection("closed");
+    },
     system: (d) => this.#chat.note(["chat.system", { text: d.text }]),
   };
 

@@ -115,6 +115,7 @@ export default {
   "order.refunded.hint": "支付太晚，款项已退回。",
   "order.left": "剩余支付时间",
   "order.pay": "支付 {sum}",
+  "order.got": "已为你预留，请及时支付。",
   "order.partial": "有 {n} 种商品没抢到。",
   "order.news.paid": "订单已支付。",
   "order.news.cancelled": "订单超时未支付。",
@@ -172,6 +173,9 @@ export default {
   "inv.an-order-ends-once": "订单只终结一次",
   "inv.sql-is-as-redis": "SQL 与 Redis 一致",
   "inv.money-adds-up": "资金守恒",
+  "inv.packets-add-up": "红包守恒",
+  "inv.one-win-a-pk": "每局 PK 一胜",
+  "inv.frames-add-up": "消息守恒",
   "inv.what-is-paid-for-is-sold": "已付即已售",
 
   "op.open": "控制室",
