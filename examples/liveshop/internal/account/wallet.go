@@ -1,0 +1,184 @@
+package account
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spillway-go/spillway/cache"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
+)
+
+// Accounts that are nobody's. They have no row in wallets, which every payment of the
+// whole shop would wait for: what they hold is the sum of their rows in the log.
+const (
+	Outside  int64 = -1 // where recharged money comes from
+	Platform int64 = 0  // the shop
+)
+
+// ErrPoor means that the balance does not suffice; nothing was booked.
+var ErrPoor = errors.New("account: balance too low")
+
+// ErrConflict means that the kind and ref were used before, for something else.
+var ErrConflict = errors.New("account: another payment has this reference")
+
+// errTwice ends a transaction whose booking another one made at the same time.
+var errTwice = errors.New("account: booked meanwhile")
+
+// A Wallet moves money between accounts, in integer fen. SQL has the truth, with a
+// log that adds up to it; the cache only reads.
+type Wallet struct {
+	env      *infra.Env
+	balances *cache.Cache[int64, int64]
+	changed  []func(ctx context.Context, uid, fen int64)
+}
+
+func newWallet(env *infra.Env) (*Wallet, error) {
+	w := &Wallet{env: env}
+	var err error
+	w.balances, err = cache.New(env.Redis, "balance", cache.Source[int64, int64]{Load: w.read}, cache.Options{Logger: env.Log})
+	return w, err
+}
+
+// read asks SQL.
+func (w *Wallet) read(ctx context.Context, uid int64) (fen int64, err error) {
+	err = w.env.DB.QueryRowContext(ctx, "SELECT fen FROM wallets WHERE uid = ?", uid).Scan(&fen)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, fmt.Errorf("wallet %d: %w", uid, cache.ErrNotFound)
+	}
+	return fen, err
+}
+
+// Balance returns what a user has, from the cache.
+func (w *Wallet) Balance(ctx context.Context, uid int64) (fen int64, err error) {
+	return w.balances.Get(ctx, uid)
+}
+
+// OnChange registers f to be told of new balances of users, after the booking. It is
+// called while the server is put together, and f should not wait for anything.
+func (w *Wallet) OnChange(f func(ctx context.Context, uid, fen int64)) {
+	w.changed = append(w.changed, f)
+}
+
+// Pay moves fen, at least 1, from one account to another, and returns the new balance
+// of from; 0 if that is nobody's. Kind and ref name the payment: asked for again it
+// is answered as the first time, and nothing moves. So an error other than ErrPoor
+// and ErrConflict, after which it may or may not be booked, is answered by asking again.
+//
+// Kinds are recharge, order, refund, gift, packet, prepare.
+func (w *Wallet) Pay(ctx context.Context, from, to, fen int64, kind, ref string) (balance int64, err error) {
+	if fen < 1 || from == to || len(kind) > 16 || len(ref) > 80 {
+		return 0, fmt.Errorf("account: %s %q of %d fen from %d to %d is no payment", kind, ref, fen, from, to)
+	}
+	p := payment{from: from, to: to, fen: fen, kind: kind, ref: ref}
+	for range 3 {
+		err = w.env.Tx(ctx, func(tx *sql.Tx) error { return w.book(ctx, tx, &p) })
+		if !errors.Is(err, errTwice) {
+			break
+		}
+	}
+	if err != nil {
+		if !errors.Is(err, ErrPoor) && !errors.Is(err, ErrConflict) {
+			w.forget(ctx, &p) // it may have been booked all the same
+		}
+		return 0, fmt.Errorf("%s %s: %w", kind, ref, err)
+	}
+	if !p.replayed {
+		w.forget(ctx, &p)
+		w.tell(ctx, &p)
+	}
+	return p.after[0], nil
+}
+
+type payment struct {
+	from, to, fen int64
+	kind, ref     string
+	after         [2]int64 // balances
+	replayed      bool
+}
+
+// book is the transaction of Pay.
+func (w *Wallet) book(ctx context.Context, tx *sql.Tx, p *payment) error {
+	var moved int64
+	err := tx.QueryRowContext(ctx, "SELECT fen, balance FROM wallet_log WHERE kind = ? AND ref = ? AND uid = ?", p.kind, p.ref, p.from).
+		Scan(&moved, &p.after[0])
+	switch {
+	case err == nil && moved != -p.fen:
+		return ErrConflict
+	case err == nil:
+		p.replayed = true
+		return nil
+	case !errors.Is(err, sql.ErrNoRows):
+		return err
+	}
+	// In the order of their ids: two who pay each other would wait for each other.
+	sides := [2]struct{ uid, fen int64 }{{p.from, -p.fen}, {p.to, p.fen}}
+	order := [2]int{0, 1}
+	if p.to < p.from {
+		order = [2]int{1, 0}
+	}
+	for _, i := range order {
+		if p.after[i], err = change(ctx, tx, sides[i].uid, sides[i].fen); err != nil {
+			return err
+		}
+	}
+	for i, s := range sides {
+		res, err := tx.ExecContext(ctx, w.env.InsertNew("wallet_log", "kind", "ref", "uid", "fen", "balance", "created_ms"),
+			p.kind, p.ref, s.uid, s.fen, p.after[i], time.Now().UnixMilli())
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil {
+			return err
+		} else if n == 0 {
+			return errTwice
+		}
+	}
+	return nil
+}
+
+// change adds fen to a wallet that must not fall below 0.
+func change(ctx context.Context, tx *sql.Tx, uid, fen int64) (balance int64, err error) {
+	if uid <= 0 {
+		return 0, nil
+	}
+	res, err := tx.ExecContext(ctx, "UPDATE wallets SET fen = fen + ?, version = version + 1 WHERE uid = ? AND fen + ? >= 0", fen, uid, fen)
+	if err != nil {
+		return 0, err
+	}
+	if n, err := res.RowsAffected(); err != nil {
+		return 0, err
+	} else if n == 0 && fen > 0 {
+		return 0, fmt.Errorf("account: no wallet of %d", uid)
+	} else if n == 0 {
+		return 0, ErrPoor
+	}
+	err = tx.QueryRowContext(ctx, "SELECT fen FROM wallets WHERE uid = ?", uid).Scan(&balance)
+	return balance, err
+}
+
+// forget makes the caches forget balances. What cannot be deleted now the cache deletes
+// by itself as soon as it can.
+func (w *Wallet) forget(ctx context.Context, p *payment) {
+	for _, uid := range [2]int64{p.from, p.to} {
+		if uid <= 0 {
+			continue
+		}
+		if err := w.balances.Delete(ctx, uid); err != nil {
+			w.env.Log.Warn("balance stays cached", "uid", uid, "err", err)
+		}
+	}
+}
+
+// tell comes after forget: who is told and asks sees the new balance.
+func (w *Wallet) tell(ctx context.Context, p *payment) {
+	for i, uid := range [2]int64{p.from, p.to} {
+		for _, f := range w.changed {
+			if uid > 0 {
+				f(ctx, uid, p.after[i])
+			}
+		}
+	}
+}

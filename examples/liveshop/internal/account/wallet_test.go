@@ -1,0 +1,154 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
+)
+
+func TestMain(m *testing.M) { shoptest.Main(m) }
+
+func accounts(t *testing.T, env *infra.Env, users int) (*Accounts, []int64) {
+	t.Helper()
+	a, err := New(t.Context(), env)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, a.Close(context.Background())) })
+	var uids []int64
+	for n := range users {
+		who, err := a.register(t.Context(), fmt.Sprintf("1380000%04d", n))
+		require.NoError(t, err)
+		uids = append(uids, who.UID)
+	}
+	return a, uids
+}
+
+// addsUp fails unless each wallet is the sum of its log, and all money came from outside.
+func addsUp(t *testing.T, env *infra.Env) {
+	t.Helper()
+	var sum, wrong, negative int64
+	require.NoError(t, env.DB.QueryRow("SELECT COALESCE(SUM(fen), 0) FROM wallet_log").Scan(&sum))
+	require.Zero(t, sum)
+	require.NoError(t, env.DB.QueryRow(`SELECT COUNT(*) FROM wallets w
+		WHERE w.fen <> (SELECT COALESCE(SUM(l.fen), 0) FROM wallet_log l WHERE l.uid = w.uid)`).Scan(&wrong))
+	require.Zero(t, wrong)
+	require.NoError(t, env.DB.QueryRow("SELECT COUNT(*) FROM wallets WHERE fen < 0").Scan(&negative))
+	require.Zero(t, negative)
+}
+
+func TestPay(t *testing.T) {
+	shoptest.Each(t, func(t *testing.T, env *infra.Env) {
+		a, uids := accounts(t, env, 2)
+		anna, bert, w := uids[0], uids[1], a.Wallet
+		var told [][2]int64
+		w.OnChange(func(_ context.Context, uid, fen int64) { told = append(told, [2]int64{uid, fen}) })
+		pay := func(from, to, fen int64, kind, ref string) (int64, error) {
+			balance, err := w.Pay(t.Context(), from, to, fen, kind, ref)
+			addsUp(t, env)
+			return balance, err
+		}
+		balance := func(uid int64) int64 {
+			fen, err := w.Balance(t.Context(), uid)
+			require.NoError(t, err)
+			return fen
+		}
+		require.Zero(t, balance(anna))
+		_, err := pay(anna, Platform, 1, "order", "1")
+		require.ErrorIs(t, err, ErrPoor)
+		_, err = pay(Outside, anna, 1000, "recharge", "1")
+		require.NoError(t, err)
+		require.Equal(t, int64(1000), balance(anna))
+		left, err := pay(anna, bert, 300, "gift", "1")
+		require.NoError(t, err)
+		require.Equal(t, int64(700), left)
+		require.Equal(t, int64(700), balance(anna))
+		require.Equal(t, int64(300), balance(bert))
+
+		// Asked again it is the first answer, whatever happened since.
+		_, err = pay(anna, Platform, 700, "order", "2")
+		require.NoError(t, err)
+		left, err = pay(anna, bert, 300, "gift", "1")
+		require.NoError(t, err)
+		require.Equal(t, int64(700), left)
+		require.Zero(t, balance(anna))
+		_, err = pay(anna, bert, 301, "gift", "1")
+		require.ErrorIs(t, err, ErrConflict)
+		_, err = pay(bert, anna, 301, "gift", "2")
+		require.ErrorIs(t, err, ErrPoor)
+		_, err = pay(anna, 999_999, 1, "gift", "3")
+		require.Error(t, err)
+		for _, bad := range []int64{0, -5} {
+			_, err = pay(Outside, anna, bad, "recharge", "9")
+			require.ErrorContains(t, err, "is no payment")
+		}
+		require.Equal(t, [][2]int64{{anna, 1000}, {anna, 700}, {bert, 300}, {anna, 0}}, told)
+	})
+}
+
+// Many pay each other at once, each payment asked for twice at the same time.
+func TestPayConcurrently(t *testing.T) {
+	shoptest.Each(t, func(t *testing.T, env *infra.Env) {
+		a, uids := accounts(t, env, 4)
+		for _, uid := range uids {
+			_, err := a.Wallet.Pay(t.Context(), Outside, uid, 1000, "recharge", fmt.Sprint(uid))
+			require.NoError(t, err)
+		}
+		const payments = 60
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		answers := map[int][]string{}
+		for n := range payments {
+			from, to, fen := uids[n%4], uids[(n+1+n/4%3)%4], 1+rand.Int64N(400)
+			for range 2 {
+				wg.Go(func() {
+					left, err := a.Wallet.Pay(t.Context(), from, to, fen, "gift", fmt.Sprint(n))
+					if err != nil && !errors.Is(err, ErrPoor) {
+						t.Errorf("%v", err)
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					if err == nil {
+						answers[n] = append(answers[n], fmt.Sprint(left))
+					}
+				})
+			}
+		}
+		wg.Wait()
+		addsUp(t, env)
+		var booked int
+		require.NoError(t, env.DB.QueryRow("SELECT COUNT(*) FROM wallet_log WHERE kind = 'gift'").Scan(&booked))
+		require.Equal(t, 2*len(answers), booked, "two rows for a payment that was answered yes, once or twice")
+		for n, same := range answers {
+			require.Equal(t, same[0], same[len(same)-1], "payment %d", n)
+		}
+		var total int64
+		for _, uid := range uids {
+			fen, err := a.Wallet.Balance(t.Context(), uid)
+			require.NoError(t, err)
+			total += fen
+		}
+		require.Equal(t, int64(4000), total)
+	})
+}
+
+// A log without its unique key would book twice: this is what addsUp and the count
+// above are for.
+func TestOraclesCatchADoubleBooking(t *testing.T) {
+	env := shoptest.Env(t)
+	a, uids := accounts(t, env, 1)
+	_, err := a.Wallet.Pay(t.Context(), Outside, uids[0], 600, "recharge", "1")
+	require.NoError(t, err)
+	_, err = env.DB.Exec("UPDATE wallets SET fen = fen + 600 WHERE uid = ?", uids[0])
+	require.NoError(t, err)
+	var wrong int
+	require.NoError(t, env.DB.QueryRow(`SELECT COUNT(*) FROM wallets w
+		WHERE w.fen <> (SELECT COALESCE(SUM(l.fen), 0) FROM wallet_log l WHERE l.uid = w.uid)`).Scan(&wrong))
+	require.Equal(t, 1, wrong)
+}

@@ -1,0 +1,158 @@
+package infra
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sony/gobreaker/v2"
+	"modernc.org/sqlite"
+)
+
+// A guard stands between database/sql and the driver, so that it sees the statements
+// of all packages: a circuit breaker, which answers for a database that is down
+// instead of making everybody wait for it; a histogram; and the operator's switch
+// that makes it slow.
+type guard struct {
+	driver.Connector
+	breaker *gobreaker.CircuitBreaker[struct{}]
+	slow    atomic.Bool
+	seconds prometheus.Histogram
+}
+
+func newGuard(c driver.Connector, log *slog.Logger, metrics *prometheus.Registry) *guard {
+	g := &guard{Connector: c, seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "liveshop_sql_seconds", Help: "Time of SQL statements.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9),
+	})}
+	g.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
+		Name: "sql", Interval: 10 * time.Second, BucketPeriod: time.Second, Timeout: time.Second,
+		ReadyToTrip: func(c gobreaker.Counts) bool {
+			return c.ConsecutiveFailures >= 5 || c.Requests >= 20 && c.TotalFailures*2 > c.Requests
+		},
+		IsSuccessful: func(err error) bool { return !databaseDown(err) },
+		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) },
+		OnStateChange: func(_ string, from, to gobreaker.State) {
+			log.Warn("SQL breaker", "from", from.String(), "to", to.String())
+		},
+	})
+	metrics.MustRegister(g.seconds, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "liveshop_sql_breaker_open", Help: "1 while the database is not asked because it was down.",
+	}, func() float64 {
+		if g.breaker.State() == gobreaker.StateOpen {
+			return 1
+		}
+		return 0
+	}))
+	return g
+}
+
+// databaseDown tells an answer, which a violated key is too, from none.
+func databaseDown(err error) bool {
+	if err == nil || errors.Is(err, driver.ErrSkip) {
+		return false
+	}
+	if e := new(mysql.MySQLError); errors.As(err, &e) {
+		return e.Number == 1040 || e.Number == 1053 // too many connections, shutting down
+	}
+	if e := new(sqlite.Error); errors.As(err, &e) {
+		switch e.Code() & 0xff {
+		case 5, 10, 13, 14: // busy for all of its timeout, I/O error, disk full, cannot open
+			return true
+		}
+		return false
+	}
+	return true
+}
+
+func (g *guard) delay(on bool) { g.slow.Store(on) }
+
+// do asks the database, if it is worth asking.
+func (g *guard) do(ctx context.Context, ask func() error) error {
+	_, err := g.breaker.Execute(func() (struct{}, error) {
+		if g.slow.Load() {
+			select {
+			case <-time.After(slowness):
+			case <-ctx.Done():
+				return struct{}{}, ctx.Err()
+			}
+		}
+		began := time.Now()
+		err := ask()
+		g.seconds.Observe(time.Since(began).Seconds())
+		return struct{}{}, err
+	})
+	return err
+}
+
+// Connect is not delayed by SlowSQL: the statement that needs the connection is.
+func (g *guard) Connect(ctx context.Context) (c driver.Conn, err error) {
+	_, err = g.breaker.Execute(func() (_ struct{}, err error) {
+		c, err = g.Connector.Connect(ctx)
+		return
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &guarded{c, g}, nil
+}
+
+// A guarded is a connection. It passes on what both drivers can do. A commit is not
+// guarded: one that is refused here would leave the transaction open.
+type guarded struct {
+	driver.Conn
+	g *guard
+}
+
+func (c *guarded) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (res driver.Result, err error) {
+	err = c.g.do(ctx, func() (err error) {
+		res, err = c.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
+		return err
+	})
+	return res, err
+}
+
+func (c *guarded) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (rows driver.Rows, err error) {
+	err = c.g.do(ctx, func() (err error) {
+		rows, err = c.Conn.(driver.QueryerContext).QueryContext(ctx, query, args)
+		return err
+	})
+	return rows, err
+}
+
+func (c *guarded) PrepareContext(ctx context.Context, query string) (stmt driver.Stmt, err error) {
+	err = c.g.do(ctx, func() (err error) {
+		stmt, err = c.Conn.(driver.ConnPrepareContext).PrepareContext(ctx, query)
+		return err
+	})
+	return stmt, err
+}
+
+func (c *guarded) BeginTx(ctx context.Context, opts driver.TxOptions) (tx driver.Tx, err error) {
+	err = c.g.do(ctx, func() (err error) {
+		tx, err = c.Conn.(driver.ConnBeginTx).BeginTx(ctx, opts)
+		return err
+	})
+	return tx, err
+}
+
+// Ping is not guarded: it is how one asks whether the database is down.
+func (c *guarded) Ping(ctx context.Context) error { return c.Conn.(driver.Pinger).Ping(ctx) }
+
+func (c *guarded) ResetSession(ctx context.Context) error {
+	return c.Conn.(driver.SessionResetter).ResetSession(ctx)
+}
+
+func (c *guarded) IsValid() bool { return c.Conn.(driver.Validator).IsValid() }
+
+// CheckNamedValue lets MySQL's driver take what database/sql would refuse.
+func (c *guarded) CheckNamedValue(v *driver.NamedValue) error {
+	if checker, ok := c.Conn.(driver.NamedValueChecker); ok {
+		return checker.CheckNamedValue(v)
+	}
+	return driver.ErrSkip
+}

@@ -1,0 +1,23 @@
+// Modal dialogs on <dialog>: the browser keeps the focus inside and gives it back.
+import { el } from "./dom.js";
+import { icon } from "./icons.js";
+
+// openDialog shows a dialog and returns it. It is gone from the page once closed, by
+// its button, Escape, a click beside it, or close().
+export function openDialog(title, attributes, ...content) {
+  const id = "dialog-" + title.replace(/\W/g, "-");
+  const dialog = el("dialog", { "aria-labelledby": id, ...attributes },
+    el("div", { class: "sheet" },
+      el("header", { class: "sheet-head" },
+        el("h2", { id, t: title }),
+        el("button", { type: "button", class: "plain round", label: "close", onclick: () => dialog.close() }, icon("close"))),
+      ...content));
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  dialog.addEventListener("close", () => {
+    document.body.append(document.getElementById("toasts"));
+    dialog.remove();
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+  return dialog;
+}

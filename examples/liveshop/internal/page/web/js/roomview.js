@@ -1,0 +1,268 @@
+// What a room looks like: the stage with what flies over it, the shelf, the chat; and
+// what each frame changes of it.
+import { Backdrop } from "./backdrop.js";
+import { banner } from "./banner.js";
+import { Bursts } from "./bursts.js";
+import { Cart } from "./cart.js";
+import { Chat } from "./chat.js";
+import { Checkout } from "./checkout.js";
+import { el } from "./dom.js";
+import { count, hue, initial, yuan } from "./format.js";
+import { giftRow, giftTitle } from "./gifts.js";
+import { say, t } from "./i18n.js";
+import { icon } from "./icons.js";
+import { Lanes } from "./lanes.js";
+import { likeButton } from "./likes.js";
+import { loggedIn } from "./login.js";
+import { Packets } from "./packets.js";
+import { PK } from "./pk.js";
+import { Rain } from "./rain.js";
+import { shareButton } from "./share.js";
+import { Shelf } from "./shelf.js";
+import { Stage } from "./stage.js";
+import { fail, toast } from "./toast.js";
+import * as session from "./session.js";
+
+export class RoomView {
+  #room;
+  #names = new Map(); // uid → name, of whom this page has heard
+  #online = el("span", { class: "figure" });
+  #likes = el("span", { class: "figure" });
+  #views = el("span", { class: "figure" });
+  #likeCount = 0;
+  #state = el("div", { class: "connection", role: "status" });
+  #banners = el("div", { class: "banners", "aria-hidden": "true" });
+  #chat = new Chat();
+  #lanes = new Lanes(() => {
+    const above = this.#pk.node.hidden ? this.#top : this.#pk.node;
+    return above.offsetTop + above.offsetHeight + 14;
+  });
+  #bursts = new Bursts();
+  #packets = new Packets();
+  #pk;
+  #backdrop;
+  #rain;
+  #shelf;
+  #cart;
+  #checkout;
+  #gifts;
+  #stage;
+  #title;
+  #top; // the stage's head
+
+  // speak(text) sends a comment; false if there is no connection.
+  constructor(room, speak) {
+    this.#room = room;
+    this.#names.set(String(room.host.uid), room.host.name);
+    this.#rain = new Rain(room.room.id, this.#packets);
+    this.#pk = new PK(room.room, (uid) => this.#names.get(String(uid)) ?? t("pk.challenger"), (pk) => this.#showPK(pk));
+    this.#shelf = new Shelf({ buy: (p) => this.#buy([{ sku: p.sku, qty: 1 }]), add: (p) => this.#add(p) });
+    const product = (sku) => this.#shelf.product(sku);
+    this.#checkout = new Checkout(room.room.id, product);
+    this.#cart = new Cart(room.room.id, (items) => this.#buy(items));
+    this.#gifts = giftRow(room.room.id, () => this.#targets());
+    this.#backdrop = new Backdrop(hue(room.room.id));
+
+    const canvas = el("canvas", { "aria-hidden": "true", onclick: (event) => this.#hit(event) });
+    this.#title = el("h1", { tabindex: "-1" }, room.room.title);
+    this.#top = el("div", { class: "stage-top" },
+      el("a", { class: "round plain", href: "#/", label: "room.back" }, icon("back")),
+      el("span", { class: "avatar", "aria-hidden": "true" }, initial(room.host.name)),
+      el("div", { class: "stage-title" }, this.#title, el("p", { class: "muted" }, room.host.name)),
+      el("div", { class: "figures" },
+        el("span", { class: "badge live", t: "live" }),
+        pair("people", "online", this.#online), pair("heart", "likes", this.#likes), pair("eye", "views", this.#views)));
+    this.node = el("div", { class: "room" },
+      el("div", { class: "room-main" },
+        el("div", { class: "stage" }, canvas, this.#top, this.#pk.node, this.#banners, this.#rain.node, this.#state),
+        this.#bar(speak), this.#gifts.node),
+      el("div", { class: "room-side" }, this.#checkout.node, this.#shelf.node, this.#cart.node, this.#chat.node));
+    this.#stage = new Stage(canvas, [this.#backdrop, this.#bursts, this.#packets, this.#lanes]);
+    this.refresh(room);
+  }
+
+  close() {
+    this.#stage.close();
+    for (const part of [this.#pk, this.#rain, this.#shelf, this.#checkout]) part.close();
+  }
+
+  focus() {
+    this.#title.focus({ preventScroll: true });
+  }
+
+  // refresh takes the room as it was just fetched.
+  refresh(room) {
+    this.#online.textContent = count(room.online);
+    this.#backdrop.online = room.online;
+    this.#views.textContent = count(room.views);
+    this.#setLikes(room.likes);
+    this.#shelf.show(room.products ?? []);
+    this.#showPK(room.pk);
+    this.#rain.show(room.rain);
+    this.#chat.clear();
+    for (const frame of room.last ?? []) this.#history(frame);
+    this.#stage.refresh();
+  }
+
+  // selling says whether there is a figure that may change without a frame.
+  get selling() {
+    return this.#shelf.selling;
+  }
+
+  stock(products) {
+    this.#shelf.show(products);
+  }
+
+  // restore fetches what the visitor left here: the cart, an unpaid order.
+  restore() {
+    this.#heard(session.user());
+    this.#cart.load().catch(fail);
+    this.#checkout.restore().catch(fail);
+  }
+
+  // forget takes away what belonged to a visitor who logged out.
+  forget() {
+    this.#cart.clear();
+    this.#checkout.hide();
+  }
+
+  connection(state) {
+    if (state !== "live" && !this.#room.room.open) state = "closed";
+    this.#state.dataset.state = state;
+    this.#state.hidden = state === "live";
+    if (state === "live") this.#state.replaceChildren();
+    else if (state === "guest") this.#state.replaceChildren(el("button", { type: "button", class: "quiet small", t: "room.guest", onclick: () => loggedIn() }));
+    else this.#state.replaceChildren(el("span", { class: "spinner", "aria-hidden": "true" }), el("span", { t: "socket." + state }));
+  }
+
+  take(frame) {
+    const { t: type, d } = frame;
+    this.#frames[type]?.(d ?? {});
+    this.#stage.refresh();
+  }
+
+  #frames = {
+    hello: (d) => this.#count(d.online),
+    online: (d) => this.#count(d.count),
+    barrage: (d) => {
+      const own = this.#own(d.uid);
+      this.#heard(d);
+      this.#lanes.add(d.text, own);
+      this.#chat.say(d.name, d.text, own);
+    },
+    like: (d) => {
+      if (d.count <= this.#likeCount) return;
+      this.#bursts.like(d.count - this.#likeCount);
+      this.#setLikes(d.count);
+      this.#backdrop.cheer(0.1);
+    },
+    gift: (d) => {
+      this.#heard({ uid: d.from, name: d.name });
+      const to = this.#name(d.to);
+      this.#bursts.gift(d.fen);
+      this.#backdrop.cheer(0.5);
+      banner(this.#banners, d, to);
+      this.#chat.note(["chat.gift", { name: d.name, to, gift: giftTitle(d.gift, d.title), n: d.count ?? 1 }], "gold");
+    },
+    pk: (d) => this.#showPK(d),
+    rain: (d) => {
+      this.#rain.show(d);
+      this.#chat.note(["chat.rain", { sum: yuan(d.total), n: d.count }], "gold");
+    },
+    packet: (d) => this.#chat.note(["chat.packet", { name: d.name, sum: yuan(d.fen) }], "gold"),
+    stock: (d) => {
+      if (!this.#shelf.update(d)) return;
+      const title = this.#shelf.product(d.sku)?.title ?? d.sku;
+      if (d.left === 0) {
+        this.#backdrop.cheer(1);
+        this.#chat.note(["chat.out", { title }], "red");
+      }
+    },
+    order: (d) => {
+      this.#checkout.update(d);
+      if (d.state !== "pending") toast("order.news." + d.state, d.state === "paid" ? "good" : "");
+    },
+    balance: (d) => session.setBalance(d.fen),
+    room: (d) => {
+      if (d.state !== "closed") return;
+      this.#room.room.open = false;
+      this.connection("closed");
+    },
+    system: (d) => this.#chat.note(["chat.system", { text: d.text }]),
+  };
+
+  // history shows a line of before without its fireworks.
+  #history({ t: type, d }) {
+    if (type === "barrage") this.#chat.say(d.name, d.text, this.#own(d.uid));
+    else if (type === "gift") this.#chat.note(["chat.gift", { name: d.name, to: this.#name(d.to), gift: giftTitle(d.gift, d.title), n: d.count ?? 1 }], "gold");
+  }
+
+  #bar(speak) {
+    const input = el("input", { name: "text", maxlength: 100, autocomplete: "off", hint: "say.hint", label: "say.hint" });
+    return el("form", {
+      class: "say",
+      async onsubmit(event) {
+        event.preventDefault();
+        const text = input.value.trim();
+        if (text === "" || !(await loggedIn())) return;
+        if (speak(text)) input.value = "";
+        else toast("say.away", "bad");
+      },
+    }, input,
+    el("button", { class: "primary round", label: "say.send" }, icon("send")),
+    likeButton(this.#room.room.id, () => {
+      this.#bursts.like();
+      this.#stage.refresh();
+    }),
+    shareButton(this.#room.room.id));
+  }
+
+  async #buy(items) {
+    return (await loggedIn()) && this.#checkout.buy(items);
+  }
+
+  async #add(product) {
+    if (await loggedIn()) await this.#cart.add(product.sku);
+  }
+
+  #hit(event) {
+    if (this.#packets.hit(event.offsetX, event.offsetY)) this.#rain.grab();
+  }
+
+  #own = (uid) => String(uid) === String(session.user()?.uid);
+
+  #heard({ uid, name }) {
+    if (this.#names.size < 2_000) this.#names.set(String(uid), name);
+  }
+
+  #name = (uid) => this.#names.get(String(uid)) ?? "#" + uid;
+
+  #targets() {
+    const { host, pk } = this.#room;
+    const all = [host];
+    if (pk?.b) all.push({ uid: pk.b, name: this.#names.get(String(pk.b)) ?? t("pk.challenger") });
+    return all;
+  }
+
+  #showPK(pk) {
+    this.#room.pk = pk;
+    this.#pk.show(pk);
+    this.#gifts.update();
+  }
+
+  #count(n) {
+    this.#online.textContent = count(n);
+    this.#backdrop.online = n;
+  }
+
+  #setLikes(n) {
+    this.#likeCount = Number(n ?? 0);
+    this.#likes.textContent = count(this.#likeCount);
+  }
+}
+
+function pair(name, key, figure) {
+  const label = el("span", { class: "sr" });
+  say(label, key);
+  return el("span", { class: "figure-pair " + key }, icon(name), label, figure);
+}

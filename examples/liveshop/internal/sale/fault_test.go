@@ -1,0 +1,215 @@
+package sale
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
+	"github.com/spillway-go/spillway/internal/redistest"
+)
+
+// A rush is buyers who come one after the other, eight at a time, until it is stopped.
+type rush struct {
+	*crowd
+	ctx    context.Context
+	end    context.CancelFunc
+	wg     sync.WaitGroup
+	people atomic.Int64 // who had their turn
+}
+
+// newRush sends people, each once, to buy one unit. One in ten forgets to pay.
+func newRush(t *testing.T, c *crowd, people []int64) *rush {
+	r := &rush{crowd: c}
+	r.ctx, r.end = context.WithTimeout(t.Context(), patience)
+	t.Cleanup(r.end)
+	for range 8 {
+		r.wg.Go(func() {
+			for r.ctx.Err() == nil {
+				n := r.people.Add(1) - 1
+				if n >= int64(len(people)) {
+					return
+				}
+				err := c.buy(r.ctx, people[n], n%10 == 9)
+				if e := new(api.Error); err != nil && r.ctx.Err() == nil && !errors.As(err, &e) {
+					t.Error(err)
+				}
+				pause(r.ctx, time.Duration(rand.IntN(4))*time.Millisecond)
+			}
+		})
+	}
+	return r
+}
+
+func (r *rush) paidSoFar() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.paid)
+}
+
+// finish waits for the last buyer, and until all orders met their end in SQL.
+func (r *rush) finish(t *testing.T, sh *shop) {
+	t.Helper()
+	r.wg.Wait()
+	require.NoError(t, r.ctx.Err(), "it took too long")
+	eventually(t, "all orders met their end in SQL", func() bool {
+		return sh.number(t, "SELECT COUNT(*) FROM orders WHERE state = 'pending'") == 0 &&
+			sh.number(t, "SELECT COUNT(*) FROM payments WHERE state = 'begun' AND EXISTS (SELECT 1 FROM wallet_log l WHERE l.kind = 'order' AND l.ref = payments.order_id)") == 0
+	})
+	t.Logf("%d orders, %d paid for, %d acknowledged and lost", r.placed.Load(), r.paidSoFar(), r.lost.Load())
+}
+
+// allPaid demands that every order whose buyer was told "paid" is so in SQL.
+func (r *rush) allPaid(t *testing.T, sh *shop) {
+	t.Helper()
+	states := map[int64]string{}
+	rows, err := sh.env.DB.QueryContext(t.Context(), "SELECT order_id, state FROM orders")
+	require.NoError(t, err)
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		var state string
+		require.NoError(t, rows.Scan(&id, &state))
+		states[id] = state
+	}
+	require.NoError(t, rows.Err())
+	for id := range r.paid {
+		require.Equal(t, Paid, states[id], "order %d", id)
+	}
+}
+
+const rushHold = time.Second
+
+// SQL is away in the middle. Orders are taken meanwhile; payments wait for it.
+func TestSQLAway(t *testing.T) {
+	t.Parallel()
+	away := time.Second
+	if os.Getenv("SPILLWAY_SOAK") == "1" {
+		away = 10 * time.Second
+	}
+	env := shoptest.Env(t)
+	g := gated(t, env)
+	sh := newShop(t, env, Options{Hold: away + 3*time.Second})
+	sh.opened(t, 1, Product{SKU: "tea", Total: 1000})
+	u := sh.users(t, 300, 1000)
+	r := newRush(t, newCrowd(1, "tea", sh), u[:200])
+	eventually(t, "the sale is on", func() bool { return r.paidSoFar() > 20 })
+
+	g.away.Store(true)
+	began := time.Now()
+	for _, uid := range u[200:] {
+		_, err := sure(t.Context(), func() (Placed, error) { return sh.order(t.Context(), uid, 1, Line{"tea", 1}) })
+		require.NoError(t, err, "an order needs no SQL")
+	}
+	_, err := sh.History(t.Context(), u[0])
+	require.ErrorIs(t, err, errAway)
+	pause(t.Context(), away-time.Since(began))
+	before := r.paidSoFar()
+	g.away.Store(false)
+
+	r.finish(t, sh)
+	r.allPaid(t, sh)
+	require.Zero(t, r.lost.Load())
+	require.Equal(t, int64(300), sh.number(t, "SELECT COUNT(*) FROM orders"))
+	require.Greater(t, r.paidSoFar(), before)
+	holds(t, env)
+}
+
+// Redis is killed and comes back with its append-only file: who was told yes has it.
+func TestRedisKilled(t *testing.T) {
+	t.Parallel()
+	p := redistest.Server(t, "--appendonly", "yes", "--appendfsync", "always")
+	env := shoptest.Open(t, infra.Config{Redis: p.Addr()}, false)
+	sh := newShop(t, env, Options{Hold: rushHold})
+	sh.opened(t, 1, Product{SKU: "tea", Total: 150})
+	r := newRush(t, newCrowd(1, "tea", sh), sh.users(t, 400, 1000))
+	for kill := range 2 {
+		eventually(t, "the sale is on", func() bool { return r.paidSoFar() > 40*(kill+1) })
+		p.Kill()
+		_, err := sh.order(t.Context(), 1, 1, Line{"tea", 1})
+		require.Equal(t, http.StatusServiceUnavailable, api.Failure(err).Status, "%v", err)
+		require.NoError(t, p.Restart(t.Context()))
+	}
+	r.finish(t, sh)
+	r.allPaid(t, sh)
+	require.Zero(t, r.lost.Load())
+	holds(t, env)
+}
+
+// Redis loses everything. The sale closes until it is rebuilt from SQL; nothing that
+// SQL has is lost or sold again.
+func TestFlushAll(t *testing.T) {
+	t.Parallel()
+	for _, where := range []struct {
+		name string
+		open func(t *testing.T) *infra.Env
+	}{
+		{"embedded", func(t *testing.T) *infra.Env { return shoptest.Env(t) }},
+		{"server", func(t *testing.T) *infra.Env {
+			return shoptest.Open(t, infra.Config{Redis: redistest.Server(t).Addr()}, false)
+		}},
+	} {
+		t.Run(where.name, func(t *testing.T) {
+			t.Parallel()
+			flushed(t, where.open(t))
+		})
+	}
+}
+
+func flushed(t *testing.T, env *infra.Env) {
+	sh := newShop(t, env, Options{Hold: 3 * time.Second})
+	sh.opened(t, 1, Product{SKU: "tea", Total: 150}, Product{SKU: "cup", Total: 10})
+	u := sh.users(t, 401, 1000)
+	held, err := sh.order(t.Context(), u[400], 1, Line{"cup", 9})
+	require.NoError(t, err)
+	r := newRush(t, newCrowd(1, "tea", sh), u[:400])
+	eventually(t, "the sale is on", func() bool { return r.paidSoFar() > 50 })
+	require.NoError(t, env.Redis.FlushAll(t.Context()).Err())
+	closed := 0
+	eventually(t, "the sale is open again", func() bool {
+		_, err := sh.order(t.Context(), u[400], 1, Line{"tea", 1})
+		if e := api.Failure(err); err != nil && e.Status >= 500 {
+			closed++
+			return false
+		}
+		return err == nil
+	})
+	require.Positive(t, closed, "it was closed for a moment")
+	receipt, err := sh.Pay(t.Context(), u[400], held.OrderID)
+	require.NoError(t, err, "SQL had this order")
+	require.Equal(t, Paid, receipt.State)
+	r.finish(t, sh)
+	sold := sh.number(t, "SELECT COUNT(*) FROM orders WHERE state = 'paid'")
+	require.LessOrEqual(t, sold, int64(150))
+	require.Greater(t, sold, int64(50))
+	holds(t, env)
+}
+
+// Three masters: no two keys of one call are in two slots.
+func TestClusterOfThree(t *testing.T) {
+	t.Parallel()
+	var addrs []string
+	for _, node := range redistest.Cluster(t, 3, 0).Nodes() {
+		addrs = append(addrs, node.Addr())
+	}
+	env := shoptest.Open(t, infra.Config{Cluster: strings.Join(addrs, ",")}, false)
+	sh := newShop(t, env, Options{Hold: rushHold})
+	sh.opened(t, 1, Product{SKU: "tea", Total: 50}, Product{SKU: "cup", Total: 1})
+	r := newRush(t, newCrowd(1, "tea", sh), sh.users(t, 120, 1000))
+	r.finish(t, sh)
+	r.allPaid(t, sh)
+	require.Zero(t, r.lost.Load())
+	require.GreaterOrEqual(t, r.paidSoFar(), 45)
+	holds(t, env)
+}

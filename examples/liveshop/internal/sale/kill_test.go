@@ -1,0 +1,136 @@
+package sale
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillway-go/spillway/examples/liveshop/internal/account"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/proc"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
+)
+
+// childEnv is the variable that makes this test binary a server with buyers of its own.
+const childEnv = "SALE_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if text := os.Getenv(childEnv); text != "" {
+		if err := runChild(context.Background(), text); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	shoptest.Main(m)
+}
+
+// A child is a server with eight buyers at a time, until it is killed.
+type child struct {
+	Config infra.Config
+	Hold   time.Duration
+	People []int64
+}
+
+// runChild prints the number of each order that was paid for.
+func runChild(ctx context.Context, text string) error {
+	var c child
+	if err := json.Unmarshal([]byte(text), &c); err != nil {
+		return err
+	}
+	env, err := infra.Open(ctx, c.Config, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	accounts, err := account.New(ctx, env)
+	if err != nil {
+		return err
+	}
+	s, err := New(ctx, env, accounts.Wallet, &ears{}, Options{Hold: c.Hold})
+	if err != nil {
+		return err
+	}
+	go func() { _ = s.Run(ctx) }()
+	buyers := newCrowd(1, "tea", &shop{Sale: s})
+	buyers.told = func(order int64) { fmt.Println(order) }
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for n := i; n < len(c.People); n += 8 {
+				_ = buyers.buy(ctx, c.People[n], n%10 == 9) // a refusal is an answer
+			}
+		})
+	}
+	wg.Wait()
+	return nil
+}
+
+// Servers are killed with SIGKILL while they sell: between the script that takes the
+// stock and the row in SQL, between the charge and the confirm, and anywhere else. Others
+// finish what they began.
+func TestServersKilled(t *testing.T) {
+	t.Parallel()
+	const kills = 4
+	env := shoptest.Env(t)
+	opts := Options{Hold: 2 * time.Second}
+	sh := newShop(t, env, opts)
+	sh.opened(t, 1, Product{SKU: "tea", Total: 10_000})
+	l, err := sh.of(t.Context(), 1)
+	require.NoError(t, err)
+	told := map[int64]bool{}
+	ahead := 0 // kills at which Redis had what SQL did not
+	sh.stop()  // from now on there are only the children, one at a time
+	for kill := range kills {
+		cfg := env.Config
+		cfg.Server = "child" + strconv.Itoa(kill)
+		text, err := json.Marshal(child{cfg, opts.Hold, sh.users(t, 2000, 1000)})
+		require.NoError(t, err)
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), childEnv+"="+string(text))
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		p, err := proc.Start(cmd)
+		require.NoError(t, err)
+		t.Cleanup(p.Kill)
+		lines := bufio.NewScanner(out)
+		for n := 40 + rand.IntN(40); lines.Scan(); {
+			id, err := strconv.ParseInt(lines.Text(), 10, 64)
+			require.NoError(t, err)
+			told[id] = true
+			if n--; n == 0 {
+				p.Kill()
+			}
+		}
+		info, err := l.stock.Inspect(t.Context())
+		require.NoError(t, err)
+		at, err := sh.store.Checkpoint(t.Context(), activityOf(1))
+		require.NoError(t, err)
+		if at != info.LastEntry {
+			ahead++
+		}
+	}
+	require.Positive(t, ahead, "no kill was between the script and SQL")
+	t.Logf("%d kills, at %d of them Redis was ahead of SQL; %d payments were acknowledged", kills, ahead, len(told))
+
+	cfg := env.Config
+	cfg.Server = "last"
+	last := newShop(t, shoptest.Open(t, cfg, false), opts)
+	r := &rush{crowd: newCrowd(1, "tea", last), ctx: t.Context()}
+	r.paid = told
+	r.finish(t, last)
+	r.allPaid(t, last)
+	require.Positive(t, last.number(t, "SELECT COUNT(*) FROM orders WHERE state = 'cancelled'"))
+	holds(t, env)
+}

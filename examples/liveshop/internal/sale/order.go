@@ -1,0 +1,244 @@
+package sale
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
+	"github.com/spillway-go/spillway/stock"
+)
+
+const (
+	tokenKept = 30 * time.Minute // from Token to Place
+	orderKept = 48 * time.Hour   // what Redis remembers of an order beside stock's record
+	maxLines  = 20
+)
+
+var (
+	errClosed    = api.Conflict("closed", "the room sells nothing any more")
+	errRepairing = &api.Error{Status: http.StatusServiceUnavailable, Code: "repairing", RetryAfter: time.Second,
+		Msg: "the stock is being rebuilt: try again with the same order_id"}
+)
+
+func orderKey(id int64) string { return "liveshop:order:" + strconv.FormatInt(id, 10) }
+
+// Token returns the number of an order that may be placed, by this user, within half
+// an hour. Placed twice it is one order.
+func (s *Sale) Token(ctx context.Context, uid int64) (int64, error) {
+	n, err := s.ids.Next(ctx)
+	if err != nil {
+		return 0, err
+	}
+	id, err := s.shuffle.Permute(n)
+	if err != nil {
+		return 0, err
+	}
+	pipe := s.env.Redis.TxPipeline() // no token without an end
+	pipe.HSet(ctx, orderKey(id), "uid", uid)
+	pipe.Expire(ctx, orderKey(id), tokenKept)
+	_, err = pipe.Exec(ctx)
+	return id, down(err)
+}
+
+// A Placed is an order that got something.
+type Placed struct {
+	OrderID int64    `json:"order_id"`
+	State   string   `json:"state"`
+	Items   []Priced `json:"items"`
+	Failed  []Priced `json:"failed"` // what there was not enough of
+	Fen     int64    `json:"fen"`
+	Expires int64    `json:"expires_at"` // ms; until then it wants to be paid
+}
+
+// Place orders. Of several products it takes those that can be had in full. The same
+// again, in any process, gets the same answer.
+func (s *Sale) Place(ctx context.Context, uid, id, room int64, lines []Line) (Placed, error) {
+	v, err := s.shelf(ctx, room)
+	if err != nil {
+		return Placed{}, err
+	}
+	if err := s.eligible(v, uid, lines); err != nil {
+		return Placed{}, err
+	}
+	lines = slices.SortedFunc(slices.Values(lines), func(a, b Line) int { return strings.Compare(a.SKU, b.SKU) })
+	first, err := s.claim(ctx, uid, id, canonical(room, lines))
+	if err != nil {
+		return Placed{}, err
+	}
+	l, err := s.of(ctx, room)
+	if err != nil {
+		return Placed{}, err
+	}
+	order := stock.Order{
+		ID: strconv.FormatInt(id, 10), User: strconv.FormatInt(uid, 10),
+		Partial: len(lines) > 1,
+		Retry:   !first, // the answer may not come from memory: the first click may have got the last unit
+	}
+	for _, line := range lines {
+		order.Items = append(order.Items, stock.Item{SKU: line.SKU, Qty: line.Qty})
+	}
+	res, err := l.stock.Reserve(ctx, order)
+	if err != nil {
+		return Placed{}, refusal(err)
+	}
+	if !res.Replayed {
+		s.orders.Add(1)
+		s.tidy(ctx, uid, id, room, res.Items)
+	}
+	p := Placed{OrderID: id, State: stateOf(res.State)}
+	if !res.Expires.IsZero() {
+		p.Expires = res.Expires.UnixMilli()
+	}
+	all := v.goods()
+	p.Items, p.Fen = price(linesOf(res.Items), all)
+	p.Failed, _ = price(linesOf(res.Missing), all)
+	return p, nil
+}
+
+func (s *shelf) goods() map[string]goods {
+	all := make(map[string]goods, len(s.Items))
+	for _, it := range s.Items {
+		all[it.SKU] = goods{it.Title, it.Fen}
+	}
+	return all
+}
+
+// eligible judges an order by what this process knows, before it costs anything.
+func (s *Sale) eligible(v shelf, uid int64, lines []Line) error {
+	switch {
+	case v.State != stateOpen:
+		return errClosed
+	case v.Host == uid:
+		return api.Forbidden("hosts do not buy in their own rooms")
+	case len(lines) < 1 || len(lines) > maxLines:
+		return api.Bad("items: %d, want 1 to %d", len(lines), maxLines)
+	}
+	now := s.now()
+	seen := make(map[string]bool, len(lines))
+	for _, line := range lines {
+		it := v.item(line.SKU)
+		switch {
+		case it == nil:
+			return api.NotFound("product in this room: " + line.SKU)
+		case it.Elsewhere:
+			return api.Conflict("elsewhere", line.SKU+" is sold elsewhere")
+		case seen[line.SKU]:
+			return api.Bad("items: %s is there twice", line.SKU)
+		case line.Qty < 1 || line.Qty > maxQty:
+			return api.Bad("items: %d of %s, want 1 to %d", line.Qty, line.SKU, maxQty)
+		case v.PerUser > 0 && line.Qty > v.PerUser:
+			return &api.Error{Status: http.StatusConflict, Code: "limit", Msg: "more than one user may buy", Data: line}
+		case it.Opens > now:
+			return &api.Error{Status: http.StatusConflict, Code: "not_open", Msg: line.SKU + " is not on sale yet",
+				RetryAfter: time.Duration(it.Opens-now) * time.Millisecond}
+		case it.Closes > 0 && it.Closes <= now:
+			return api.Conflict("ended", line.SKU+" is not on sale any more")
+		}
+		seen[line.SKU] = true
+	}
+	return nil
+}
+
+// claim takes the token for what is ordered with it, and reports whether this is the
+// first time. One round trip.
+func (s *Sale) claim(ctx context.Context, uid, id int64, what string) (first bool, err error) {
+	if id < 1 || id >= idDomain {
+		return false, errNoToken
+	}
+	key, user := orderKey(id), strconv.FormatInt(uid, 10)
+	pipe := s.env.Redis.Pipeline()
+	set := pipe.HSetNX(ctx, key, "what:"+user, what) // a stranger's claim is another field
+	pipe.Expire(ctx, key, orderKept)
+	got := pipe.HMGet(ctx, key, "uid", "what:"+user)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return false, down(err)
+	}
+	switch owner, was := got.Val()[0], got.Val()[1]; {
+	case owner == nil: // no token, or a forgotten one
+		_ = s.env.Redis.Del(ctx, key) // else it goes with its TTL
+		return false, errNoToken
+	case owner != user:
+		return false, errNoToken
+	case was != what:
+		return false, api.Conflict("conflict", "this order_id was used for another order")
+	}
+	return set.Val(), nil
+}
+
+var errNoToken = &api.Error{Status: http.StatusNotFound, Code: "no_token", Msg: "ask for an order_id first: POST /orders/token"}
+
+// tidy takes what was ordered out of the cart. That may fail: it is only a convenience.
+func (s *Sale) tidy(ctx context.Context, uid, id, room int64, items []stock.Item) {
+	skus := make([]string, len(items))
+	for i, it := range items {
+		skus[i] = it.SKU
+	}
+	if err := s.env.Redis.HDel(ctx, cartKey(room, uid), skus...).Err(); err != nil {
+		s.env.Log.Info("cart stays as it is", "uid", uid, "order", id, "err", err)
+	}
+}
+
+func stateOf(state stock.State) string {
+	switch state {
+	case stock.Reserved:
+		return Pending
+	case stock.Confirmed:
+		return Paid
+	}
+	return Cancelled
+}
+
+// refusal is what a buyer is told of an order that got nothing.
+func refusal(err error) error {
+	no := &api.Error{Status: http.StatusConflict}
+	insufficient, limit := new(stock.InsufficientError), new(stock.LimitError)
+	switch {
+	case errors.As(err, &insufficient):
+		no.Code, no.Msg = "sold_out", "sold out"
+		no.Data = map[string]any{"sku": insufficient.SKU, "left": insufficient.Left}
+	case errors.As(err, &limit):
+		no.Code, no.Msg = "limit", "more than one user may buy"
+		no.Data = map[string]any{"sku": limit.SKU, "have": limit.Have, "limit": limit.Limit}
+	case errors.Is(err, stock.ErrConflict):
+		no.Code, no.Msg = "conflict", "this order_id was used for another order"
+	case errors.Is(err, stock.ErrExpired), errors.Is(err, stock.ErrCancelled):
+		no.Code, no.Msg = "cancelled", "the order was cancelled: ask for a new order_id"
+	case errors.Is(err, stock.ErrHalted), errors.Is(err, stock.ErrNoSKU):
+		// Forked, or empty after a FLUSHALL; or closed a moment ago, which the shelf will
+		// show when the buyer comes again.
+		return errRepairing
+	case errors.Is(err, stock.ErrJournalFull):
+		return &api.Error{Status: http.StatusServiceUnavailable, Code: "backlog", Msg: "too many orders wait to be written down", RetryAfter: 5 * time.Second}
+	default:
+		return err
+	}
+	return no
+}
+
+// whose returns the buyer and room of an order: from Redis, or, when that does not
+// know, from SQL.
+func (s *Sale) whose(ctx context.Context, id int64) (uid, room int64, err error) {
+	got, err := s.env.Redis.HGetAll(ctx, orderKey(id)).Result()
+	if err != nil {
+		return 0, 0, down(err)
+	}
+	if what, ok := got["what:"+got["uid"]]; ok {
+		what, _, _ = strings.Cut(what, " ")
+		uid, err1 := strconv.ParseInt(got["uid"], 10, 64)
+		room, err2 := strconv.ParseInt(what, 10, 64)
+		return uid, room, errors.Join(err1, err2)
+	}
+	err = s.env.DB.QueryRowContext(ctx, "SELECT uid, room FROM orders WHERE order_id = ?", id).Scan(&uid, &room)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = errNoOrder
+	}
+	return uid, room, err
+}
+
+var errNoOrder = api.NotFound("order")

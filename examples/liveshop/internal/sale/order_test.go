@@ -1,0 +1,262 @@
+package sale
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillway-go/spillway/examples/liveshop/internal/account"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
+	"github.com/spillway-go/spillway/stock"
+)
+
+// What is refused before it costs anything, and what Redis refuses.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	sh := newShop(t, shoptest.Env(t), Options{})
+	now := time.Now().UnixMilli()
+	sh.opened(t, 1,
+		Product{SKU: "tea", Total: 5, PerUser: 2},
+		Product{SKU: "early", Total: 5, PerUser: 2, Opens: now + 3_600_000},
+		Product{SKU: "late", Total: 5, PerUser: 2, Closes: now - 1},
+		Product{SKU: "far", Total: 5, PerUser: 2, Elsewhere: true},
+		Product{SKU: "none", Total: 0, PerUser: 2},
+	)
+	u := sh.users(t, 3, 1000)
+	ctx := t.Context()
+	l, err := sh.of(ctx, 1)
+	require.NoError(t, err)
+	calls := l.stock.Stats().Calls
+	for _, no := range []struct {
+		code  string
+		uid   int64
+		room  int64
+		lines []Line
+	}{
+		{"not_found", u[0], 2, []Line{{"tea", 1}}},
+		{"not_found", u[0], 1, []Line{{"cup", 1}}},
+		{"forbidden", hostOf(1), 1, []Line{{"tea", 1}}},
+		{"bad_request", u[0], 1, nil},
+		{"bad_request", u[0], 1, []Line{{"tea", 0}}},
+		{"bad_request", u[0], 1, []Line{{"tea", 1}, {"tea", 1}}},
+		{"limit", u[0], 1, []Line{{"tea", 3}}},
+		{"not_open", u[0], 1, []Line{{"early", 1}}},
+		{"ended", u[0], 1, []Line{{"late", 1}}},
+		{"elsewhere", u[0], 1, []Line{{"far", 1}}},
+	} {
+		_, err := sh.order(ctx, no.uid, no.room, no.lines...)
+		refused(t, err, no.code)
+	}
+	require.Equal(t, calls, l.stock.Stats().Calls, "Redis was not asked")
+
+	_, err = sh.order(ctx, u[0], 1, Line{"none", 1})
+	refused(t, err, "sold_out")
+	_, err = sh.order(ctx, u[0], 1, Line{"tea", 2})
+	require.NoError(t, err)
+	_, err = sh.order(ctx, u[0], 1, Line{"tea", 1})
+	refused(t, err, "limit")
+	_, err = sh.order(ctx, u[1], 1, Line{"tea", 2})
+	require.NoError(t, err)
+	_, err = sh.order(ctx, u[2], 1, Line{"tea", 2})
+	refused(t, err, "sold_out")
+}
+
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	sh := newShop(t, shoptest.Env(t), Options{})
+	sh.opened(t, 1, Product{SKU: "tea", Total: 5}, Product{SKU: "cup", Total: 1})
+	u := sh.users(t, 2, 1000)
+	ctx := t.Context()
+	tea := []Line{{"tea", 1}}
+	id, err := sh.Token(ctx, u[0])
+	require.NoError(t, err)
+	require.Less(t, id, int64(1)<<53, "browsers read it as a double")
+	next, err := sh.Token(ctx, u[0])
+	require.NoError(t, err)
+	require.NotEqual(t, id+1, next, "it tells nothing of the one before")
+
+	for _, wrong := range []int64{0, -1, 12345, idDomain} {
+		_, err = sh.Place(ctx, u[0], wrong, 1, tea)
+		refused(t, err, "no_token")
+	}
+	_, err = sh.Place(ctx, u[1], id, 1, tea)
+	refused(t, err, "no_token")
+	require.Positive(t, sh.env.Redis.TTL(ctx, orderKey(id)).Val(), "what a stranger tried does not stay for ever")
+	require.Zero(t, sh.env.Redis.Exists(ctx, orderKey(12345)).Val())
+
+	p, err := sh.Place(ctx, u[0], id, 1, tea)
+	require.NoError(t, err, "the stranger took nothing")
+	_, err = sh.Place(ctx, u[0], id, 1, []Line{{"tea", 2}})
+	refused(t, err, "conflict")
+
+	// The last unit, clicked for twice at once: one order, and nobody hears "sold out" alone.
+	for range 20 {
+		last, err := sh.Token(ctx, u[1])
+		require.NoError(t, err)
+		var errs [2]error
+		var wg sync.WaitGroup
+		for i := range errs {
+			wg.Go(func() { _, errs[i] = sh.Place(ctx, u[1], last, 1, []Line{{"cup", 1}}) })
+		}
+		wg.Wait()
+		require.True(t, errs[0] == nil || errs[1] == nil)
+		l, err := sh.of(ctx, 1)
+		require.NoError(t, err)
+		levels, err := l.stock.Stock(ctx)
+		require.NoError(t, err)
+		require.Equal(t, int64(1), levels["cup"].Reserved)
+		r := payment{order: last, uid: u[1]}
+		_, err = l.stock.Cancel(ctx, r.stockRef(), "again")
+		require.NoError(t, err)
+	}
+	o, err := sh.Order(ctx, u[0], p.OrderID)
+	require.NoError(t, err)
+	require.Equal(t, Pending, o.State)
+	_, err = sh.Order(ctx, u[1], p.OrderID)
+	require.ErrorIs(t, err, errNoOrder)
+	_, err = sh.Order(ctx, u[1], next)
+	require.ErrorIs(t, err, errNoOrder, "a token is no order yet")
+}
+
+// An order that nobody pays for: its units come back, in Redis, in SQL, and on the pages.
+func TestNotPaid(t *testing.T) {
+	t.Parallel()
+	sh := newShop(t, shoptest.Env(t), Options{Hold: time.Second})
+	sh.opened(t, 1, Product{SKU: "tea", Total: 1})
+	u := sh.users(t, 2, 1000)
+	p, err := sh.order(t.Context(), u[0], 1, Line{"tea", 1})
+	require.NoError(t, err)
+	_, err = sh.order(t.Context(), u[1], 1, Line{"tea", 1})
+	refused(t, err, "sold_out")
+	eventually(t, "two events, in order", func() bool {
+		f := sh.heard.frames("tea")
+		return len(f) == 2 && f[0].Left == 0 && f[1].Left == 1 && f[0].Version < f[1].Version
+	})
+	eventually(t, "the buyer is told", func() bool {
+		sh.heard.mu.Lock()
+		defer sh.heard.mu.Unlock()
+		return len(sh.heard.orders) == 1 && sh.heard.orders[0] == OrderFrame{p.OrderID, Cancelled}
+	})
+	o, err := sh.Order(t.Context(), u[0], p.OrderID)
+	require.NoError(t, err)
+	require.Equal(t, Cancelled, o.State)
+	_, err = sh.Pay(t.Context(), u[0], p.OrderID)
+	require.ErrorIs(t, err, errOver)
+	balance, err := sh.accounts.Wallet.Balance(t.Context(), u[0])
+	require.NoError(t, err)
+	require.Equal(t, int64(1000), balance)
+	_, err = sh.order(t.Context(), u[1], 1, Line{"tea", 1})
+	require.NoError(t, err)
+	holds(t, sh.env)
+}
+
+// A slow wallet is one in which something happens between the charge and the confirm.
+type slowWallet struct {
+	Wallet
+	after func(kind string)
+}
+
+func (w slowWallet) Pay(ctx context.Context, from, to, fen int64, kind, ref string) (int64, error) {
+	balance, err := w.Wallet.Pay(ctx, from, to, fen, kind, ref)
+	w.after(kind)
+	return balance, err
+}
+
+// The money comes when the order is over.
+func TestLatePayment(t *testing.T) {
+	t.Parallel()
+	sh := newShop(t, shoptest.Env(t), Options{})
+	sh.opened(t, 1, Product{SKU: "tea", Total: 1, Fen: 300})
+	u := sh.users(t, 1, 1000)
+	p, err := sh.order(t.Context(), u[0], 1, Line{"tea", 1})
+	require.NoError(t, err)
+	l, err := sh.of(t.Context(), 1)
+	require.NoError(t, err)
+	sh.wallet = slowWallet{sh.wallet, func(kind string) {
+		if kind == "order" {
+			_, err := l.stock.Cancel(t.Context(), payment{order: p.OrderID, uid: u[0]}.stockRef(), "time is over")
+			require.NoError(t, err)
+		}
+	}}
+	for range 2 {
+		r, err := sh.Pay(t.Context(), u[0], p.OrderID)
+		require.NoError(t, err)
+		require.Equal(t, Receipt{p.OrderID, Refunded, 300, 1000}, r)
+	}
+	o, err := sh.Order(t.Context(), u[0], p.OrderID)
+	require.NoError(t, err)
+	eventually(t, "SQL has it", func() bool {
+		o, err = sh.Order(t.Context(), u[0], p.OrderID)
+		return err == nil && o.State == Refunded
+	})
+	holds(t, sh.env)
+}
+
+// The server dies between the charge and the confirm: another one confirms.
+func TestPaymentIsLookedAfter(t *testing.T) {
+	t.Parallel()
+	sh := newShop(t, shoptest.Env(t), Options{})
+	sh.opened(t, 1, Product{SKU: "tea", Total: 3, Fen: 300})
+	u := sh.users(t, 2, 1000)
+	ctx := t.Context()
+	p, err := sh.order(ctx, u[0], 1, Line{"tea", 1})
+	require.NoError(t, err)
+	begun, err := sh.begin(ctx, u[0], p.OrderID, 1)
+	require.NoError(t, err)
+	_, err = sh.accounts.Wallet.Pay(ctx, u[0], account.Platform, begun.fen, "order", begun.ref())
+	require.NoError(t, err)
+
+	// Somebody too poor is not charged later, when they have money, unasked.
+	poor, err := sh.order(ctx, u[1], 1, Line{"tea", 2})
+	require.NoError(t, err)
+	_, err = sh.accounts.Wallet.Pay(ctx, u[1], account.Platform, 900, "gift", "all")
+	require.NoError(t, err)
+	_, err = sh.Pay(ctx, u[1], poor.OrderID)
+	refused(t, err, "poor")
+
+	eventually(t, "it is paid", func() bool {
+		o, err := sh.Order(ctx, u[0], p.OrderID)
+		return err == nil && o.State == Paid && sh.number(t, "SELECT COUNT(*) FROM payments WHERE state = 'taken'") == 1
+	})
+	_, err = sh.accounts.Wallet.Pay(ctx, account.Outside, u[1], 1000, "recharge", "more")
+	require.NoError(t, err)
+	require.NoError(t, sh.settleAll(ctx))
+	o, err := sh.Order(ctx, u[1], poor.OrderID)
+	require.NoError(t, err)
+	require.Equal(t, Pending, o.State)
+	r, err := sh.Pay(ctx, u[1], poor.OrderID)
+	require.NoError(t, err)
+	require.Equal(t, Paid, r.State)
+	holds(t, sh.env)
+}
+
+func TestHistory(t *testing.T) {
+	t.Parallel()
+	sh := newShop(t, shoptest.Env(t), Options{})
+	sh.opened(t, 1, Product{SKU: "tea", Total: 100})
+	u := sh.users(t, 1, 1000)[0]
+	for range historyLong + 1 {
+		_, err := sh.order(t.Context(), u, 1, Line{"tea", 1})
+		require.NoError(t, err)
+	}
+	eventually(t, "all are in SQL", func() bool { return sh.number(t, "SELECT COUNT(*) FROM orders") == historyLong+1 })
+	orders, err := sh.History(t.Context(), u)
+	require.NoError(t, err)
+	require.Len(t, orders, historyLong)
+	require.Equal(t, sh.number(t, "SELECT MAX(created_ms) FROM orders"), orders[0].Created)
+	sh.env.Switches.SetHere(infra.ShortHistory, true)
+	orders, err = sh.History(t.Context(), u)
+	require.NoError(t, err)
+	require.Len(t, orders, historyShort)
+}
+
+func TestStates(t *testing.T) {
+	require.Equal(t, Pending, stateOf(stock.Reserved))
+	require.Equal(t, Paid, stateOf(stock.Confirmed))
+	require.Equal(t, Cancelled, stateOf(stock.Expired))
+	require.Equal(t, Cancelled, stateOf(stock.Cancelled))
+}

@@ -1,0 +1,251 @@
+package sale
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/spillway-go/spillway/examples/liveshop/internal/account"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
+	"github.com/spillway-go/spillway/stock"
+)
+
+// The states of a payment.
+const (
+	paymentBegun    = "begun"    // the wallet may have been charged, the order confirmed
+	paymentTaken    = "taken"    // the ledger has the confirm: paid for good
+	paymentRefunded = "refunded" // the order was not to be had any more: the money went back
+	paymentVoid     = "void"     // the wallet was never charged, and the order is over
+)
+
+const (
+	// settleAfter is how old a payment is before others than its own call look after it.
+	settleAfter = 2 * time.Second
+	// lostAfter is for how long an order may be unknown to Redis before its money goes
+	// back: a sale that lost its data is rebuilt within a second or two, with all orders
+	// that SQL has.
+	lostAfter = 5 * time.Second
+	// voidAfter is when no call that wants to charge the wallet can be on its way any more.
+	voidAfter = time.Hour
+)
+
+type payment struct {
+	order, uid, room, fen int64
+	state                 string
+	begun                 int64 // ms
+}
+
+func (p payment) ref() string { return strconv.FormatInt(p.order, 10) }
+
+func (p payment) stockRef() stock.Ref {
+	return stock.Ref{ID: p.ref(), User: strconv.FormatInt(p.uid, 10)}
+}
+
+// A Receipt is the answer to Pay.
+type Receipt struct {
+	OrderID int64  `json:"order_id"`
+	State   string `json:"state"`
+	Fen     int64  `json:"fen"`
+	Balance int64  `json:"balance"`
+}
+
+// Pay pays for an order. A payment that comes too late is refunded, and the answer
+// says so. Again, it is not charged twice.
+func (s *Sale) Pay(ctx context.Context, uid, id int64) (Receipt, error) {
+	owner, room, err := s.whose(ctx, id)
+	if err == nil && owner != uid {
+		err = errNoOrder
+	}
+	if err != nil {
+		return Receipt{}, err
+	}
+	p, err := s.begin(ctx, uid, id, room)
+	if err != nil {
+		return Receipt{}, err
+	}
+	r := Receipt{OrderID: id, Fen: p.fen}
+	switch p.state {
+	case paymentVoid:
+		return r, errOver
+	case paymentRefunded:
+		r.State = Refunded
+		r.Balance, err = s.wallet.Balance(ctx, uid)
+		return r, err
+	}
+	r.Balance, err = s.wallet.Pay(ctx, uid, account.Platform, p.fen, "order", p.ref())
+	if errors.Is(err, account.ErrPoor) {
+		return r, &api.Error{Status: http.StatusPaymentRequired, Code: "poor", Msg: "the balance does not suffice"}
+	}
+	if err != nil {
+		return r, err // asked again, it is charged once
+	}
+	// From here on the money is taken, and the order gets to its end whoever dies.
+	if r.State, err = s.settle(ctx, p); err == nil && r.State == Refunded {
+		r.Balance, err = s.wallet.Balance(ctx, uid)
+	}
+	return r, err
+}
+
+var errOver = api.Conflict("cancelled", "the order was not paid in time")
+
+// begin writes down that an order is about to be paid, if it can be, and returns the
+// payment that there is then.
+func (s *Sale) begin(ctx context.Context, uid, id, room int64) (payment, error) {
+	p, err := s.payment(ctx, id)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return p, err
+	}
+	p = payment{order: id, uid: uid, room: room, state: paymentBegun, begun: s.now()}
+	l, err := s.of(ctx, room)
+	if err != nil {
+		return p, err
+	}
+	res, err := l.stock.Lookup(ctx, p.stockRef())
+	switch {
+	case errors.Is(err, stock.ErrNotFound):
+		return p, errNoOrder
+	case errors.Is(err, stock.ErrExpired):
+		return p, errOver
+	case err != nil:
+		return p, err
+	case res.State != stock.Reserved:
+		return p, errOver
+	}
+	all, err := s.goods(ctx, room)
+	if err != nil {
+		return p, err
+	}
+	_, p.fen = price(linesOf(res.Items), all)
+	_, err = s.env.DB.ExecContext(ctx, s.env.InsertNew("payments", "order_id", "uid", "room", "fen", "state", "begun_ms"),
+		p.order, p.uid, p.room, p.fen, p.state, p.begun)
+	if err != nil {
+		return p, err
+	}
+	return s.payment(ctx, id) // another click's, perhaps
+}
+
+func (s *Sale) payment(ctx context.Context, id int64) (p payment, err error) {
+	err = s.env.DB.QueryRowContext(ctx, "SELECT order_id, uid, room, fen, state, begun_ms FROM payments WHERE order_id = ?", id).
+		Scan(&p.order, &p.uid, &p.room, &p.fen, &p.state, &p.begun)
+	return p, err
+}
+
+// settle brings an order whose payment was charged to its end: paid, or refunded
+// because it is not to be had any more. Every step may be repeated, by anybody. After
+// an error the chores come back to it.
+//
+// That Redis confirmed is not yet the end of the payment: Redis may lose it before SQL
+// has it. It is the end of it when the ledger has it; see put.
+func (s *Sale) settle(ctx context.Context, p payment) (state string, err error) {
+	if p.state == paymentTaken {
+		return Paid, nil
+	}
+	l, err := s.of(ctx, p.room)
+	if err != nil {
+		return "", err
+	}
+	_, err = l.stock.Confirm(ctx, p.stockRef())
+	switch {
+	case err == nil:
+		return Paid, nil
+	case errors.Is(err, stock.ErrExpired), errors.Is(err, stock.ErrCancelled):
+	case errors.Is(err, stock.ErrNotFound):
+		if s.now()-p.begun < lostAfter.Milliseconds() {
+			return "", errRepairing
+		}
+		// It is in no copy of anything, and this keeps it so.
+		if _, err := l.stock.Cancel(ctx, p.stockRef(), "lost"); err != nil {
+			return "", err
+		}
+	default:
+		return "", err
+	}
+	return Refunded, s.refund(ctx, p)
+}
+
+func (s *Sale) refund(ctx context.Context, p payment) error {
+	// The ledger is asked once more: Redis may have forgotten an order that is paid for.
+	if state, err := s.ledgerState(ctx, p); err != nil || state == Paid {
+		return errors.Join(err, s.mark(ctx, p, paymentTaken))
+	}
+	if _, err := s.wallet.Pay(ctx, account.Platform, p.uid, p.fen, "refund", p.ref()); err != nil {
+		return err
+	}
+	if err := s.mark(ctx, p, paymentRefunded); err != nil {
+		return err
+	}
+	if err := s.announcer.Tell(ctx, p.uid, "order", OrderFrame{p.order, Refunded}); err != nil {
+		s.troubled(ctx, "tell", p.room, err)
+	}
+	return nil
+}
+
+// ledgerState returns where the ledger has an order; empty if nowhere.
+func (s *Sale) ledgerState(ctx context.Context, p payment) (state string, err error) {
+	kinds, err := column[string](s.env.DB.QueryContext(ctx, "SELECT kind FROM spillway_stock_row WHERE journal = ? AND order_id = ?",
+		[]byte(activityOf(p.room)), []byte(p.ref())))
+	for _, kind := range kinds {
+		if end := endState(kind); end != "" {
+			return end, err
+		}
+		state = Pending
+	}
+	return state, err
+}
+
+func (s *Sale) mark(ctx context.Context, p payment, state string) error {
+	_, err := s.env.DB.ExecContext(ctx, "UPDATE payments SET state = ? WHERE order_id = ? AND state = ?", state, p.order, paymentBegun)
+	return err
+}
+
+// settleAll looks after payments whose call did not: its server was killed, Redis did
+// not answer, or has lost what it had confirmed.
+func (s *Sale) settleAll(ctx context.Context) error {
+	open, err := s.begunPayments(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range open {
+		errs = append(errs, s.lookAfter(ctx, p))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Sale) begunPayments(ctx context.Context) (open []payment, err error) {
+	rows, err := s.env.DB.QueryContext(ctx, "SELECT order_id, uid, room, fen, state, begun_ms FROM payments WHERE state = ? AND begun_ms < ? ORDER BY begun_ms LIMIT 1000",
+		paymentBegun, s.now()-settleAfter.Milliseconds())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // rows.Err has told
+	for rows.Next() {
+		var p payment
+		if err := rows.Scan(&p.order, &p.uid, &p.room, &p.fen, &p.state, &p.begun); err != nil {
+			return nil, err
+		}
+		open = append(open, p)
+	}
+	return open, rows.Err()
+}
+
+func (s *Sale) lookAfter(ctx context.Context, p payment) error {
+	var charged int64
+	err := s.env.DB.QueryRowContext(ctx, "SELECT COUNT(*) FROM wallet_log WHERE kind = 'order' AND ref = ? AND uid = ?", p.ref(), p.uid).Scan(&charged)
+	switch {
+	case err != nil:
+		return err
+	case charged == 0 && s.now()-p.begun > voidAfter.Milliseconds()+s.opts.Hold.Milliseconds():
+		return s.mark(ctx, p, paymentVoid)
+	case charged == 0:
+		return nil // the buyer was too poor, or is just paying
+	}
+	if state, err := s.ledgerState(ctx, p); err != nil || state == Paid {
+		return errors.Join(err, s.mark(ctx, p, paymentTaken))
+	}
+	_, err = s.settle(ctx, p)
+	return err
+}

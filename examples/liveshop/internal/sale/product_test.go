@@ -1,0 +1,120 @@
+package sale
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
+)
+
+// Another server hears of a change, and one that had just read the old product, and
+// stores it too late, is set right by the second delete.
+func TestUpdateReachesOtherServers(t *testing.T) {
+	t.Parallel()
+	env := shoptest.Env(t)
+	one := newShop(t, env, Options{})
+	cfg := env.Config
+	cfg.Server = "s2"
+	two := newShop(t, shoptest.Open(t, cfg, false), Options{})
+	one.opened(t, 1, Product{SKU: "tea", Title: "Tea", Total: 5})
+	_, err := two.Offers(t.Context(), 1)
+	require.NoError(t, err)
+	stale, err := two.shelf(t.Context(), 1)
+	require.NoError(t, err)
+	p, err := product(t.Context(), env.DB, "tea")
+	require.NoError(t, err)
+	p.Title = "Green tea"
+	_, err = one.Update(t.Context(), p)
+	require.NoError(t, err)
+	require.NoError(t, two.shelves.Set(t.Context(), 1, stale))
+	eventually(t, "the new title is everywhere", func() bool {
+		for _, sh := range []*shop{one, two} {
+			v, err := sh.shelf(t.Context(), 1)
+			if err != nil || v.Items[0].Title != "Green tea" {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// What was not sold in one room is sold in the host's next.
+func TestRoomsOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	sh := newShop(t, shoptest.Env(t), Options{Hold: time.Second})
+	ctx := t.Context()
+	sh.opened(t, 1, Product{SKU: "tea", Total: 10})
+	u := sh.users(t, 3, 10_000)
+	left := func(room int64) int64 {
+		l, err := sh.of(ctx, room)
+		require.NoError(t, err)
+		levels, err := l.stock.Stock(ctx)
+		require.NoError(t, err)
+		return levels["tea"].Left
+	}
+	paid, err := sh.order(ctx, u[0], 1, Line{"tea", 3})
+	require.NoError(t, err)
+	_, err = sh.Pay(ctx, u[0], paid.OrderID)
+	require.NoError(t, err)
+	_, err = sh.order(ctx, u[1], 1, Line{"tea", 2}) // nobody pays for it
+	require.NoError(t, err)
+
+	require.NoError(t, sh.Open(ctx, 2, hostOf(1)))
+	require.Zero(t, left(2), "they are all in the first room")
+	require.NoError(t, sh.CloseRoom(ctx, 1))
+	_, err = sh.order(ctx, u[2], 1, Line{"tea", 1})
+	refused(t, err, "closed")
+	eventually(t, "the first room's sale has ended", func() bool {
+		return sh.number(t, "SELECT COUNT(*) FROM sales WHERE state = 'ended'") == 1
+	})
+	eventually(t, "what was not sold is in the second", func() bool { return left(2) == 7 })
+	require.NoError(t, sh.CloseRoom(ctx, 2))
+	eventually(t, "the second room's sale has ended", func() bool {
+		return sh.number(t, "SELECT COUNT(*) FROM sales WHERE state = 'ended'") == 2
+	})
+	require.NoError(t, sh.Open(ctx, 3, hostOf(1)))
+	require.Equal(t, int64(7), left(3))
+	o, err := sh.Order(ctx, u[0], paid.OrderID)
+	require.NoError(t, err)
+	require.Equal(t, Paid, o.State)
+	holds(t, sh.env)
+
+	// An hour later Redis has forgotten it.
+	_, err = sh.env.DB.ExecContext(ctx, "UPDATE sales SET since_ms = since_ms - 3700000 WHERE room = 1")
+	require.NoError(t, err)
+	eventually(t, "it is dropped", func() bool {
+		return sh.number(t, "SELECT COUNT(*) FROM sales WHERE state = 'gone'") == 1
+	})
+	require.Zero(t, sh.env.Redis.Exists(ctx, "liveshop:stock1:{room-1}:levels").Val())
+	holds(t, sh.env)
+}
+
+func TestShow(t *testing.T) {
+	t.Parallel()
+	sh := newShop(t, shoptest.Env(t), Options{})
+	ctx := t.Context()
+	sh.opened(t, 1)
+	for _, p := range []Product{{SKU: "tea", Host: hostOf(1), Total: 2, PerUser: 1}, {SKU: "his", Host: 5, Total: 2}} {
+		p.Title, p.Fen = p.SKU, 10
+		_, err := sh.Register(ctx, p)
+		require.NoError(t, err)
+	}
+	refused(t, sh.Show(ctx, 5, 1, "his"), "forbidden")
+	refused(t, sh.Show(ctx, hostOf(1), 1, "his"), "forbidden")
+	refused(t, sh.Show(ctx, hostOf(1), 2, "tea"), "not_found")
+	refused(t, sh.Show(ctx, hostOf(1), 1, "pot"), "not_found")
+	for range 2 {
+		require.NoError(t, sh.Show(ctx, hostOf(1), 1, "tea"))
+	}
+	u := sh.users(t, 1, 100)
+	_, err := sh.order(ctx, u[0], 1, Line{"tea", 1})
+	require.NoError(t, err)
+	_, err = sh.order(ctx, u[0], 1, Line{"tea", 1})
+	refused(t, err, "limit")
+	eventually(t, "SQL has it", func() bool { return sh.number(t, "SELECT COUNT(*) FROM orders") == 1 })
+	require.NoError(t, sh.CloseRoom(ctx, 1))
+	refused(t, sh.Show(ctx, hostOf(1), 1, "tea"), "closed")
+	holds(t, sh.env)
+}

@@ -1,0 +1,329 @@
+package sale
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
+	"github.com/spillway-go/spillway/stock"
+)
+
+// The states of a room's sale.
+const (
+	stateOpen    = "open"
+	stateClosing = "closing" // no more orders; those there are meet their end
+	stateEnded   = "ended"   // SQL has everything, and nothing changes any more
+	stateGone    = "gone"    // dropped from Redis
+)
+
+// keepEnded is how long a sale that ended stays in Redis: long enough for every server
+// to have let go of it.
+const keepEnded = time.Hour
+
+// activityOf returns the name of a room's sale in Redis and in the ledger, roomOf the room.
+func activityOf(room int64) string { return "room-" + strconv.FormatInt(room, 10) }
+
+// Open begins the sale of a room with all that its host has to sell. Again, it makes
+// sure that this is so.
+func (s *Sale) Open(ctx context.Context, room, host int64) error {
+	err := s.env.Tx(ctx, func(tx *sql.Tx) error {
+		if err := lockHost(ctx, tx, host); err != nil {
+			return err
+		}
+		res, err := tx.ExecContext(ctx, s.env.InsertNew("sales", "room", "host", "per_user", "state", "since_ms"),
+			room, host, 0, stateOpen, s.now())
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return err // it is open already, or was
+		}
+		skus, err := column[string](tx.QueryContext(ctx, "SELECT sku FROM products WHERE host = ? ORDER BY sku", host))
+		if err != nil {
+			return err
+		}
+		for _, sku := range skus {
+			if err := s.show(ctx, tx, room, sku); err != nil {
+				return err
+			}
+		}
+		_, err = tx.ExecContext(ctx, "INSERT INTO order_positions (room, entry_ms, entry_seq) VALUES (?, 0, 0)", room)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("open sale of room %d: %w", room, err)
+	}
+	return s.shown(ctx, room)
+}
+
+// show puts a product on the shelf of a room, with all units of it that are free.
+func (s *Sale) show(ctx context.Context, tx *sql.Tx, room int64, sku string) error {
+	p, err := product(ctx, tx, sku)
+	if err != nil {
+		return err
+	}
+	units := int64(0)
+	if !p.Elsewhere {
+		if units, err = unloaded(ctx, tx, sku); err != nil {
+			return err
+		}
+	}
+	_, err1 := tx.ExecContext(ctx, s.env.InsertNew("sale_items", "room", "sku", "fen", "loaded", "units", "returned"),
+		room, sku, p.Fen, units, units, 0)
+	_, err2 := tx.ExecContext(ctx, "UPDATE sales SET per_user = ? WHERE room = ?", p.PerUser, room)
+	return errors.Join(err1, err2)
+}
+
+// Show puts a product that was registered later on the shelf of its host's open room.
+func (s *Sale) Show(ctx context.Context, uid, room int64, sku string) error {
+	err := s.env.Tx(ctx, func(tx *sql.Tx) error {
+		if err := lockHost(ctx, tx, uid); err != nil {
+			return err
+		}
+		var host int64
+		var state string
+		err := tx.QueryRowContext(ctx, "SELECT host, state FROM sales WHERE room = ?", room).Scan(&host, &state)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return api.NotFound("sale")
+		case err != nil:
+			return err
+		case host != uid:
+			return api.Forbidden("the room is not yours")
+		case state != stateOpen:
+			return errClosed
+		}
+		if p, err := product(ctx, tx, sku); err != nil {
+			return err
+		} else if p.Host != host {
+			return api.Forbidden("the product is not yours")
+		}
+		return s.show(ctx, tx, room, sku)
+	})
+	if err != nil {
+		return err
+	}
+	return s.shown(ctx, room)
+}
+
+// shown brings what was put on a shelf to Redis and to the pages.
+func (s *Sale) shown(ctx context.Context, room int64) error {
+	if err := s.shelves.Delete(ctx, room); err != nil {
+		return err
+	}
+	return s.load(ctx, room)
+}
+
+// load gives Redis the stock that it does not have yet. What the ledger knows of is not
+// loaded: should Redis have lost it, the sale is rebuilt from there, with what was sold.
+func (s *Sale) load(ctx context.Context, room int64) error {
+	l, err := s.of(ctx, room)
+	if err != nil {
+		return err
+	}
+	known, err := s.ledgerLevels(ctx, room)
+	if err != nil {
+		return err
+	}
+	shelf, err := s.shelf(ctx, room)
+	if err != nil {
+		return err
+	}
+	units := map[string]int64{}
+	warehouse := false
+	for _, it := range shelf.Items {
+		if it.Elsewhere {
+			warehouse = true
+		} else if _, ok := known[it.SKU]; !ok {
+			units[it.SKU] = it.Loaded
+		}
+	}
+	if warehouse {
+		if err := s.watch(ctx, room); err != nil {
+			return err
+		}
+	}
+	if len(units) > 0 {
+		if err := l.stock.Load(ctx, units); err != nil {
+			return err
+		}
+	}
+	return s.restock(ctx, room)
+}
+
+// ledgerLevels returns what SQL has of a room's stock.
+func (s *Sale) ledgerLevels(ctx context.Context, room int64) (levels map[string]stock.Level, err error) {
+	rows, err := s.env.DB.QueryContext(ctx,
+		"SELECT sku, left_units, held_units, sold_units FROM spillway_stock_level WHERE journal = ?", []byte(activityOf(room)))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // rows.Err has told
+	levels = map[string]stock.Level{}
+	for rows.Next() {
+		var sku []byte
+		var l stock.Level
+		if err := rows.Scan(&sku, &l.Left, &l.Reserved, &l.Sold); err != nil {
+			return nil, err
+		}
+		levels[string(sku)] = l
+	}
+	return levels, rows.Err()
+}
+
+// restock adds the units that Update noted. Each has a name, under which a second
+// server that does the same changes nothing.
+func (s *Sale) restock(ctx context.Context, room int64) error {
+	l, err := s.of(ctx, room)
+	if err != nil {
+		return err
+	}
+	type note struct {
+		sku          string
+		version, qty int64
+	}
+	var notes []note
+	rows, err := s.env.DB.QueryContext(ctx, "SELECT sku, version, qty FROM restocks WHERE room = ? AND done = 0 ORDER BY version", room)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }() // rows.Err has told
+	for rows.Next() {
+		var n note
+		if err := rows.Scan(&n.sku, &n.version, &n.qty); err != nil {
+			return err
+		}
+		notes = append(notes, n)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, n := range notes {
+		op := n.sku + "@" + strconv.FormatInt(n.version, 10)
+		if _, err := l.stock.Restock(ctx, op, stock.Item{SKU: n.sku, Qty: n.qty}); err != nil {
+			return err
+		}
+		if _, err := s.env.DB.ExecContext(ctx, "UPDATE restocks SET done = 1 WHERE room = ? AND sku = ? AND version = ?",
+			room, n.sku, n.version); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CloseRoom ends a room's sale: no more orders. Those that are not paid for yet may be
+// until their time is over.
+func (s *Sale) CloseRoom(ctx context.Context, room int64) error {
+	_, err := s.env.DB.ExecContext(ctx, "UPDATE sales SET state = ?, since_ms = ? WHERE room = ? AND state = ?",
+		stateClosing, s.now(), room, stateOpen)
+	if err != nil {
+		return err
+	}
+	l, err := s.of(ctx, room)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.shelves.DeleteTwice(ctx, time.Second, room), l.stock.Halt(ctx, "the room is closed"))
+}
+
+// wind ends a sale that is closing, if nothing is on its way in it any more.
+func (s *Sale) wind(ctx context.Context, l *live) error {
+	// Again and again: the switch is in Redis, and a Rebuild does not know of it.
+	if err := l.stock.Halt(ctx, "the room is closed"); err != nil {
+		return err
+	}
+	info, err := l.stock.Inspect(ctx)
+	if err != nil || info.Forked != "" || info.OpenHolds > 0 {
+		return err
+	}
+	at, err := s.store.Checkpoint(ctx, activityOf(l.room))
+	if err != nil || at != info.LastEntry {
+		return err
+	}
+	levels, err := s.ledgerLevels(ctx, l.room)
+	if err != nil || int64(len(levels)) < info.SKUs {
+		return err
+	}
+	if err := s.project(ctx, l.room); err != nil {
+		return err
+	}
+	var next []int64
+	err = s.env.Tx(ctx, func(tx *sql.Tx) (err error) {
+		next, err = s.end(ctx, tx, l, levels)
+		return err
+	})
+	for _, room := range next {
+		err = errors.Join(err, s.shown(ctx, room))
+	}
+	return err
+}
+
+// end writes down the last figures of a sale. What was not sold goes to the open room
+// that its host has by now, or waits for the next one. It returns the rooms that got some.
+func (s *Sale) end(ctx context.Context, tx *sql.Tx, l *live, levels map[string]stock.Level) (rooms []int64, err error) {
+	if err := lockHost(ctx, tx, l.host); err != nil {
+		return nil, err
+	}
+	res, err := tx.ExecContext(ctx, "UPDATE sales SET state = ?, since_ms = ? WHERE room = ? AND state = ?",
+		stateEnded, s.now(), l.room, stateClosing)
+	if err != nil {
+		return nil, err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return nil, err // another server has done it
+	}
+	for sku, level := range levels {
+		if _, err := tx.ExecContext(ctx, "UPDATE sale_items SET returned = ? WHERE room = ? AND sku = ?", level.Left, l.room, sku); err != nil {
+			return nil, err
+		}
+		open, err := onSale(ctx, tx, sku)
+		if err != nil {
+			return nil, err
+		}
+		if len(open) > 0 && level.Left > 0 {
+			if err := grow(ctx, tx, open[0], sku, -l.room, level.Left); err != nil {
+				return nil, err
+			}
+			rooms = append(rooms, open[0])
+		}
+	}
+	return rooms, nil
+}
+
+// sweepEnded drops from Redis what ended long ago.
+func (s *Sale) sweepEnded(ctx context.Context) error {
+	rooms, err := column[int64](s.env.DB.QueryContext(ctx, "SELECT room FROM sales WHERE state = ? AND since_ms < ?",
+		stateEnded, s.now()-keepEnded.Milliseconds()))
+	if err != nil {
+		return err
+	}
+	for _, room := range rooms {
+		l, err := s.of(ctx, room)
+		if err != nil {
+			return err
+		}
+		if err := l.stock.Drop(ctx); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		delete(s.lives, room)
+		s.mu.Unlock()
+		if _, err := s.env.DB.ExecContext(ctx, "UPDATE sales SET state = ? WHERE room = ?", stateGone, room); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func roomOf(activity string) (int64, error) {
+	n, err := strconv.ParseInt(strings.TrimPrefix(activity, "room-"), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("sale: %q is no room's sale: %w", activity, err)
+	}
+	return n, nil
+}

@@ -1,0 +1,166 @@
+package sale
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillway-go/spillway/examples/liveshop/internal/account"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
+)
+
+// patience is how long a test waits for what should take a fraction of it.
+const patience = 30 * time.Second
+
+// A shop is a server's sale, with the accounts it needs.
+type shop struct {
+	*Sale
+	env      *infra.Env
+	accounts *account.Accounts
+	heard    *ears
+	stop     func() // kill, but for what is on its way
+}
+
+// ears are the pages.
+type ears struct {
+	mu     sync.Mutex
+	stock  []StockFrame
+	orders []OrderFrame
+}
+
+func (e *ears) Publish(_ context.Context, _ int64, _ string, d any) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stock = append(e.stock, *d.(*StockFrame))
+	return nil
+}
+
+func (e *ears) Tell(_ context.Context, _ int64, _ string, d any) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.orders = append(e.orders, d.(OrderFrame))
+	return nil
+}
+
+// frames returns what a page made of what was announced of a product: it keeps what is
+// newer than what it has, and began when there was some left.
+func (e *ears) frames(sku string) (all []StockFrame) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, f := range e.stock {
+		if n := len(all); f.SKU != sku || n > 0 && f.Version <= all[n-1].Version || n == 0 && f.Left > 0 {
+			continue
+		}
+		all = append(all, f)
+	}
+	return all
+}
+
+// hostOf is who opens a room in a test: nobody who buys.
+func hostOf(room int64) int64 { return 1<<40 + room }
+
+// newShop returns a server that runs until the test ends.
+func newShop(t testing.TB, env *infra.Env, opts Options) *shop {
+	t.Helper()
+	sh := &shop{env: env, heard: &ears{}}
+	var err error
+	sh.accounts, err = account.New(t.Context(), env)
+	require.NoError(t, err)
+	sh.Sale, err = New(t.Context(), env, sh.accounts.Wallet, sh.heard, opts)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- sh.Run(ctx) }()
+	sh.stop = sync.OnceFunc(func() {
+		cancel()
+		require.NoError(t, <-done)
+		within, end := context.WithTimeout(context.Background(), 10*time.Second)
+		defer end()
+		require.NoError(t, sh.Close(within))
+		require.NoError(t, sh.accounts.Close(within))
+	})
+	t.Cleanup(sh.stop)
+	return sh
+}
+
+var uids atomic.Int64
+
+// users returns new users with that much money.
+func (sh *shop) users(t testing.TB, n int, fen int64) []int64 {
+	t.Helper()
+	all := make([]int64, n)
+	tx, err := sh.env.DB.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	for i := range all {
+		uid := uids.Add(1)
+		all[i] = uid
+		for _, s := range []struct {
+			query string
+			args  []any
+		}{
+			{"INSERT INTO users (uid, phone, name, created_ms) VALUES (?, ?, ?, 0)", []any{uid, fmt.Sprint(uid), fmt.Sprint("user ", uid)}},
+			{"INSERT INTO wallets (uid, fen, version) VALUES (?, ?, 0)", []any{uid, fen}},
+			{"INSERT INTO wallet_log (kind, ref, uid, fen, balance, created_ms) VALUES ('recharge', ?, ?, ?, ?, 0)", []any{fmt.Sprint(uid), uid, fen, fen}},
+			{"INSERT INTO wallet_log (kind, ref, uid, fen, balance, created_ms) VALUES ('recharge', ?, ?, ?, 0, 0)", []any{fmt.Sprint(uid), account.Outside, -fen}},
+		} {
+			_, err := tx.ExecContext(t.Context(), s.query, s.args...)
+			require.NoError(t, err)
+		}
+	}
+	require.NoError(t, tx.Commit())
+	return all
+}
+
+// opened registers products and opens a room that sells them.
+func (sh *shop) opened(t testing.TB, room int64, products ...Product) {
+	t.Helper()
+	for _, p := range products {
+		p.Host = hostOf(room)
+		if p.Title == "" {
+			p.Title = p.SKU
+		}
+		if p.Fen == 0 {
+			p.Fen = 100
+		}
+		_, err := sh.Register(t.Context(), p)
+		require.NoError(t, err)
+	}
+	require.NoError(t, sh.Open(t.Context(), room, hostOf(room)))
+}
+
+// order is a click on "buy".
+func (sh *shop) order(ctx context.Context, uid, room int64, lines ...Line) (Placed, error) {
+	id, err := sh.Token(ctx, uid)
+	if err != nil {
+		return Placed{}, err
+	}
+	return sh.Place(ctx, uid, id, room, lines)
+}
+
+// eventually waits for what must come.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("did not happen in %v: %s", patience, what)
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-t.Context().Done():
+			t.FailNow()
+		}
+	}
+}
+
+// row asks SQL for numbers.
+func (sh *shop) number(t testing.TB, query string, args ...any) (n int64) {
+	t.Helper()
+	require.NoError(t, sh.env.DB.QueryRowContext(t.Context(), query, args...).Scan(&n))
+	return n
+}

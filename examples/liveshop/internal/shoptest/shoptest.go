@@ -1,0 +1,83 @@
+// Package shoptest gives tests what a server stands on: a Redis, a database, and a
+// shop in one process, to be called over HTTP.
+package shoptest
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
+	"github.com/spillway-go/spillway/internal/redistest"
+	"github.com/spillway-go/spillway/internal/sqltest"
+)
+
+// Main is the TestMain of a package that uses Each: it ends the database server.
+func Main(m *testing.M) { sqltest.Main(m) }
+
+// Each runs f on the embedded Redis with SQLite, on a redis-server with MariaDB, and
+// on a Redis Cluster of one node with SQLite. The servers are shared by the tests of
+// a binary and emptied for each: tests that use it do not run in parallel.
+func Each(t *testing.T, f func(t *testing.T, env *infra.Env)) {
+	t.Helper()
+	t.Run("embedded", func(t *testing.T) { f(t, Env(t)) })
+	t.Run("servers", func(t *testing.T) {
+		rdb := redistest.Shared(t)
+		_, dsn := sqltest.MariaDB(t).Names()
+		f(t, Open(t, infra.Config{Redis: rdb.Addr(), DB: dsn}, true))
+	})
+	t.Run("cluster", func(t *testing.T) {
+		var addrs []string
+		for _, node := range redistest.Cluster(t, 1, 0).Nodes() {
+			addrs = append(addrs, node.Addr())
+		}
+		f(t, Open(t, infra.Config{Cluster: strings.Join(addrs, ",")}, true))
+	})
+}
+
+// Env returns an embedded Redis with SQLite, of the test's own.
+func Env(t testing.TB) *infra.Env { return Open(t, infra.Config{}, false) }
+
+// Open returns what cfg names; what it leaves out is brought up. The end of the test
+// closes it.
+func Open(t testing.TB, cfg infra.Config, empty bool) *infra.Env {
+	t.Helper()
+	cfg, release, err := infra.Provide(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	if cfg.Server == "" {
+		cfg.Server = "s1"
+	}
+	if cfg.Secret == "" {
+		cfg.Secret = "test"
+	}
+	env, err := infra.Open(t.Context(), cfg, slog.New(slog.NewTextHandler(output{t}, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := env.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if empty {
+		if err := env.Redis.FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return env
+}
+
+// output is the log of a test.
+type output struct{ t testing.TB }
+
+func (o output) Write(p []byte) (int, error) {
+	o.t.Logf("%s", p)
+	return len(p), nil
+}
+
+// NeedRedis skips a test that needs redis-server where there is none, or fails it if
+// REDIS_REQUIRED=1.
+func NeedRedis(t testing.TB) { redistest.Shared(t) }
