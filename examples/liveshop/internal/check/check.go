@@ -14,7 +14,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spillway-go/spillway/examples/liveshop/internal/im"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/pk"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/rain"
 )
 
 // A Verdict is what was found of one invariant.
@@ -38,6 +41,9 @@ var invariants = []invariant{
 	{"SQL is as Redis", sqlIsRedis},
 	{"money adds up", moneyAddsUp},
 	{"what is paid for is sold", paidIsSold},
+	{"packets add up", rain.Check},
+	{"one win a PK", pk.Check},
+	{"frames add up", im.Check},
 }
 
 const (

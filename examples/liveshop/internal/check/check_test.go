@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/account"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/rain"
+	rooms "github.com/spillway-go/spillway/examples/liveshop/internal/room"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/sale"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
 	"github.com/spillway-go/spillway/stock"
@@ -54,6 +57,7 @@ func newShop(t *testing.T) *shop {
 	s := &shop{env: env, wallet: accounts.Wallet}
 	s.sale, err = sale.New(ctx, env, accounts.Wallet, deaf{}, sale.Options{})
 	require.NoError(t, err)
+	require.NoError(t, errors.Join(rooms.Migrate(ctx, env), rain.Migrate(ctx, env)))
 	running, stop := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- s.sale.Run(running) }()

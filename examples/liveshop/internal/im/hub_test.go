@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 	"github.com/spillway-go/spillway/internal/redistest"
 )
 
@@ -318,6 +319,27 @@ func TestSampling(t *testing.T) {
 	})
 }
 
+// A hub that forgets to count what it drops is seen by the check.
+func TestCheckSeesUncounted(t *testing.T) {
+	bubble(t, func(t *testing.T, b *redistest.Env) {
+		one := start(t, b.Client(), "one", func(h *Hub) {
+			h.policy = func(q []item, waiting, _ int, it item) ([]item, int, outcome) {
+				if waiting > 0 {
+					return q, 0, taken // it is not
+				}
+				return append(q, it), 0, taken
+			}
+		})
+		one.viewer(1, 10, func(v *viewer) { v.pause = time.Second })
+		one.gifts(1, 1, 5)
+		settle()
+		one.sayCounts(t.Context())
+		wrong, _, err := Check(t.Context(), &infra.Env{Redis: one.rdb})
+		require.NoError(t, err)
+		require.Len(t, wrong, 1)
+	})
+}
+
 // Notes go together, and those that wait when the server ends still go.
 func TestNotify(t *testing.T) {
 	bubble(t, func(t *testing.T, b *redistest.Env) {
@@ -519,8 +541,9 @@ func TestOnServers(t *testing.T) {
 		one.stop()
 		two.stop()
 		<-a.done
-		detail, ok, err := Check(ctx, rdb)
+		wrong, detail, err := Check(ctx, &infra.Env{Redis: rdb})
 		require.NoError(t, err)
-		require.True(t, ok, detail)
+		require.Empty(t, wrong)
+		require.Contains(t, detail, "by 2 servers")
 	})
 }

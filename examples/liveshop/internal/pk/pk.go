@@ -82,7 +82,9 @@ type PK struct {
 }
 
 // New returns the PKs.
-func New(env *infra.Env, rooms Rooms, announcer Announcer) *PK { return &PK{env.Redis, rooms, announcer} }
+func New(env *infra.Env, rooms Rooms, announcer Announcer) *PK {
+	return &PK{env.Redis, rooms, announcer}
+}
 
 // Routes registers the calls of this package.
 func (p *PK) Routes(m *api.Mux) { m.User("POST /rooms/{id}/pk/join", p.join) }

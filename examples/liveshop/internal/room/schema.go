@@ -1,5 +1,14 @@
 package room
 
+import (
+	"context"
+
+	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
+)
+
+// Migrate creates the tables of this package, unless they are there.
+func Migrate(ctx context.Context, env *infra.Env) error { return env.Migrate(ctx, tables...) }
+
 // tables are what this package keeps in SQL. A room that is open has its host in
 // live, which is unique: a host has one open room. A closed one has NULL there.
 var tables = []string{
