@@ -24,12 +24,18 @@ type Client struct {
 	Base string        // http://host:port
 	From string        // an address to be counted as, which a server believes of its own machine
 	Me   account.Login // once logged in
+	// Saw is told of each call and how long it took; nil: nobody.
+	Saw func(pattern string, took time.Duration, err error)
 }
 
 // Call makes a call and decodes the data of its answer into out, unless that is nil.
 // An answer that is no success is an *api.Error. In any other error, and with a
 // status of 500 or more, the call may have been carried out.
-func (c *Client) Call(ctx context.Context, pattern string, in, out any) error {
+func (c *Client) Call(ctx context.Context, pattern string, in, out any) (err error) {
+	if c.Saw != nil {
+		began := time.Now()
+		defer func() { c.Saw(pattern, time.Since(began), err) }()
+	}
 	method, path, _ := strings.Cut(pattern, " ")
 	var body io.Reader = http.NoBody
 	if in != nil {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/spillway-go/spillway/delayqueue"
-	"github.com/spillway-go/spillway/stock"
 )
 
 // A job is something that one server has to do, now or soon: the queue is the message
@@ -37,12 +36,47 @@ type OrderFrame struct {
 	State   string `json:"state"`
 }
 
+// announceAll announces each sell-out and each return in a room until heard is closed:
+// those that the stock tells of, and, by a look at the levels, those of before anybody
+// listened: a product may be gone before a server has noticed that its room opened.
+func (s *Sale) announceAll(ctx context.Context, l *live, heard <-chan struct{}) {
+	told := map[string]int64{} // versions, by SKU
+	tell := func(f StockFrame) {
+		if f.Version > told[f.SKU] {
+			told[f.SKU] = f.Version
+			s.crossed(ctx, l.room, f)
+		}
+	}
+	for t := time.NewTicker(lookAtLevels); ; {
+		levels, err := l.stock.Stock(ctx)
+		if err != nil {
+			s.troubled(ctx, "look for events", l.room, err)
+		}
+		for sku, level := range levels {
+			tell(StockFrame{SKU: sku, Left: level.Left, Version: level.Version})
+		}
+		for again := false; !again; {
+			select {
+			case e := <-l.events:
+				tell(StockFrame{SKU: e.SKU, Left: e.Left, Version: e.Version})
+			case <-t.C:
+				again = true
+			case <-heard:
+				t.Stop()
+				return
+			}
+		}
+	}
+}
+
+// lookAtLevels is how often what is left is looked at for events that were missed.
+const lookAtLevels = time.Second
+
 // crossed passes on that a SKU sold out or came back. Every server hears of it; the
-// job's id makes one announcement of what they say. While Redis is away it tries on:
-// the event is in no other place that anybody would look at.
-func (s *Sale) crossed(ctx context.Context, room int64, e stock.Event) {
+// job's id makes one announcement of what they say.
+func (s *Sale) crossed(ctx context.Context, room int64, f StockFrame) {
 	for ctx.Err() == nil {
-		err := s.announce(ctx, room, StockFrame{SKU: e.SKU, Left: e.Left, Version: e.Version})
+		err := s.announce(ctx, room, f)
 		if err == nil || errors.Is(err, delayqueue.ErrInvalid) || errors.Is(err, delayqueue.ErrClosed) {
 			return
 		}

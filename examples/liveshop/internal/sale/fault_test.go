@@ -100,7 +100,7 @@ func TestSQLAway(t *testing.T) {
 	}
 	env := shoptest.Env(t)
 	g := gated(t, env)
-	sh := newShop(t, env, Options{Hold: away + 2*time.Second})
+	sh := newShop(t, env, Options{Hold: away + 3*time.Second})
 	sh.opened(t, 1, Product{SKU: "tea", Total: 1000})
 	u := sh.users(t, 300, 1000)
 	r := newRush(t, newCrowd(1, "tea", sh), u[:200])

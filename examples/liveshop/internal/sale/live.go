@@ -160,16 +160,7 @@ func (s *Sale) runLive(ctx context.Context, l *live) {
 		defer close(heard)
 		_ = l.stock.Run(ctx) // it returns nil
 	})
-	wg.Go(func() {
-		for {
-			select {
-			case e := <-l.events:
-				s.crossed(ctx, l.room, e)
-			case <-heard:
-				return
-			}
-		}
-	})
+	wg.Go(func() { s.announceAll(ctx, l, heard) })
 	wg.Go(func() { s.runJournal(ctx, l) })
 	wg.Wait()
 }

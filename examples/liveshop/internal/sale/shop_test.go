@@ -47,13 +47,22 @@ func (e *ears) Tell(_ context.Context, _ int64, _ string, d any) error {
 	return nil
 }
 
-func (e *ears) frames() []StockFrame {
+// frames returns what a page made of what was announced of a product: it keeps what is
+// newer than what it has, and began when there was some left.
+func (e *ears) frames(sku string) (all []StockFrame) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return append([]StockFrame(nil), e.stock...)
+	for _, f := range e.stock {
+		if n := len(all); f.SKU != sku || n > 0 && f.Version <= all[n-1].Version || n == 0 && f.Left > 0 {
+			continue
+		}
+		all = append(all, f)
+	}
+	return all
 }
 
-const host = 1 << 40 // a uid that no test registers
+// hostOf is who opens a room in a test: nobody who buys.
+func hostOf(room int64) int64 { return 1<<40 + room }
 
 // newShop returns a server that runs until the test ends.
 func newShop(t testing.TB, env *infra.Env, opts Options) *shop {
@@ -107,11 +116,11 @@ func (sh *shop) users(t testing.TB, n int, fen int64) []int64 {
 	return all
 }
 
-// goods registers products and opens a room that sells them.
+// opened registers products and opens a room that sells them.
 func (sh *shop) opened(t testing.TB, room int64, products ...Product) {
 	t.Helper()
 	for _, p := range products {
-		p.Host = host
+		p.Host = hostOf(room)
 		if p.Title == "" {
 			p.Title = p.SKU
 		}
@@ -121,7 +130,7 @@ func (sh *shop) opened(t testing.TB, room int64, products ...Product) {
 		_, err := sh.Register(t.Context(), p)
 		require.NoError(t, err)
 	}
-	require.NoError(t, sh.Open(t.Context(), room, host))
+	require.NoError(t, sh.Open(t.Context(), room, hostOf(room)))
 }
 
 // order is a click on "buy".

@@ -41,6 +41,7 @@ export function accountTools() {
     if (!session.user() || document.hidden) return;
     try {
       unread = await get("/unread");
+      lit();
       dot.hidden = !unread.total;
       dot.textContent = count(unread.total);
       say(bell, "unread.label", { n: unread.total ?? 0 }, "aria-label");
@@ -48,6 +49,16 @@ export function accountTools() {
       // The next look tells.
     }
   }
+
+  // The red dot of rooms that opened goes out where they are listed.
+  function lit() {
+    const news = unread.dots?.live, listed = !location.hash.startsWith("#/rooms/");
+    document.querySelector(".brand").classList.toggle("lit", Boolean(news?.lit) && !listed);
+    if (!news?.lit || !listed) return;
+    news.lit = false;
+    call("POST", "/unread/seen", { area: "live", at: news.newest }).catch(() => {});
+  }
+  addEventListener("hashchange", lit);
 
   async function openUnread() {
     const list = el("ul", { class: "lines" });

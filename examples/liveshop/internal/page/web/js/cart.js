@@ -7,17 +7,14 @@ import { fail, toast } from "./toast.js";
 
 export class Cart {
   #room;
-  #product; // sku → product on the shelf
-  #items = new Map(); // sku → qty
+  #rows = new Map(); // sku → row
   #list = el("ul", { class: "lines" });
   #sum = el("strong", { class: "figure" });
   #pay;
 
-  // product finds a product by SKU; checkout(items) makes an order and is true if
-  // the cart is no longer needed.
-  constructor(room, product, checkout) {
+  // checkout(items) makes an order; true if it got something.
+  constructor(room, checkout) {
     this.#room = room;
-    this.#product = product;
     this.#pay = el("button", { type: "button", class: "primary wide", t: "cart.checkout", onclick: () => busy(this.#pay, () => this.#order(checkout)) });
     this.node = el("section", { class: "panel cart", hidden: true, "aria-labelledby": "cart-title" },
       el("header", { class: "panel-head" }, el("h2", { id: "cart-title", t: "cart.title" }), this.#sum),
@@ -26,51 +23,66 @@ export class Cart {
 
   async load() {
     const { items } = await get(`/rooms/${this.#room}/cart`);
-    this.#items = new Map((items ?? []).map(({ sku, qty }) => [sku, qty]));
-    this.#show();
+    this.#show(items);
   }
 
   async add(sku) {
-    await this.#set(sku, (this.#items.get(sku) ?? 0) + 1);
-    toast("cart.added", "good");
+    if (await this.#set(sku, (this.#rows.get(sku)?.qty ?? 0) + 1)) toast("cart.added", "good");
   }
 
   clear() {
-    this.#items.clear();
-    this.#show();
+    this.#show([]);
   }
 
   async #set(sku, qty) {
     try {
-      await send("PUT", `/rooms/${this.#room}/cart`, { sku, qty });
-      if (qty > 0) this.#items.set(sku, qty);
-      else this.#items.delete(sku);
-      this.#show();
+      const { items } = await send("PUT", `/rooms/${this.#room}/cart`, { sku, qty });
+      this.#show(items);
+      return true;
     } catch (err) {
       fail(err);
+      return false;
     }
   }
 
   async #order(checkout) {
-    const items = [...this.#items].map(([sku, qty]) => ({ sku, qty }));
-    if (!(await checkout(items))) return;
-    await Promise.all(items.map(({ sku }) => this.#set(sku, 0)));
+    const items = [...this.#rows.values()].map(({ sku, qty }) => ({ sku, qty }));
+    // The server takes out of the cart what it reserved.
+    if (await checkout(items)) await this.load().catch(fail);
   }
 
-  #show() {
-    let sum = 0;
-    this.#list.replaceChildren(...[...this.#items].map(([sku, qty]) => {
-      const { title = sku, fen = 0 } = this.#product(sku) ?? {};
-      sum += fen * qty;
-      const step = (by, name, key) => {
-        const button = el("button", { type: "button", class: "plain round small", label: [key, { title }], onclick: () => busy(button, () => this.#set(sku, qty + by)) }, icon(name));
-        return button;
-      };
-      return el("li", { class: "line" },
-        el("span", { class: "grow" }, title), el("span", { class: "muted figure" }, yuan(fen * qty)),
-        step(-1, "minus", "cart.less"), el("span", { class: "figure qty" }, String(qty)), step(1, "plus", "cart.more"));
-    }));
-    this.#sum.textContent = yuan(sum);
-    this.node.hidden = this.#items.size === 0;
+  // Rows that stay are changed, not made anew: the focus is on one of their buttons.
+  #show(items) {
+    const there = new Set(items.map(({ sku }) => sku));
+    for (const [sku, row] of this.#rows) {
+      if (there.has(sku)) continue;
+      row.node.remove();
+      this.#rows.delete(sku);
+    }
+    for (const item of items) {
+      if (!this.#rows.has(item.sku)) this.#add(item);
+      this.#rows.get(item.sku).show(item);
+    }
+    this.#sum.textContent = yuan(items.reduce((sum, { fen, qty }) => sum + fen * qty, 0));
+    this.node.hidden = items.length === 0;
+  }
+
+  #add({ sku, title }) {
+    const cost = el("span", { class: "muted figure" }), count = el("span", { class: "figure qty" });
+    const step = (by, name, key) => {
+      const button = el("button", { type: "button", class: "plain round small", label: [key, { title }], onclick: () => busy(button, () => this.#set(sku, row.qty + by)) }, icon(name));
+      return button;
+    };
+    const row = {
+      sku,
+      node: el("li", { class: "line" }, el("span", { class: "grow" }, title), cost, step(-1, "minus", "cart.less"), count, step(1, "plus", "cart.more")),
+      show({ qty, fen }) {
+        row.qty = qty;
+        cost.textContent = yuan(fen * qty);
+        count.textContent = String(qty);
+      },
+    };
+    this.#rows.set(sku, row);
+    this.#list.append(row.node);
   }
 }

@@ -7,9 +7,11 @@ const most = 80; // lines
 export class Chat {
   #list = el("ol", { class: "chat-list" });
 
+  #quiet = el("p", { class: "muted quiet-chat", t: "chat.empty" });
+
   node = el("section", { class: "panel chat", "aria-labelledby": "chat-title" },
     el("header", { class: "panel-head" }, el("h2", { id: "chat-title", t: "chat.title" })),
-    el("div", { class: "chat-scroll", tabindex: "0", role: "log", "aria-live": "polite", "aria-labelledby": "chat-title" }, this.#list));
+    el("div", { class: "chat-scroll", tabindex: "0", role: "log", "aria-live": "polite", "aria-labelledby": "chat-title" }, this.#list, this.#quiet));
 
   say(name, text, own) {
     const who = el("span", { class: "who" }, name);

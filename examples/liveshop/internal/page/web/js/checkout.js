@@ -30,6 +30,12 @@ export class Checkout {
     this.#stop?.();
   }
 
+  hide() {
+    this.close();
+    this.#order = null;
+    this.node.hidden = true;
+  }
+
   // buy orders items; true if at least one of them is reserved.
   //
   // The token names the order before it is made. As long as nobody knows whether it
@@ -46,6 +52,7 @@ export class Checkout {
       this.#intent = null;
       this.show({ state: "pending", ...answer });
       if (answer.failed?.length > 0) toast(["order.partial", { n: answer.failed.length }], "bad");
+      else toast("order.got", "good");
       this.node.scrollIntoView({ block: "nearest" });
       return true;
     } catch (err) {
@@ -59,7 +66,10 @@ export class Checkout {
   async restore() {
     const { orders } = await get("/orders");
     const open = (orders ?? []).find((order) => order.state === "pending" && String(order.room) === String(this.#room));
-    if (open && !this.#order) this.show(open);
+    if (!open || this.#order) return;
+    // The list is a moment behind: the order may have been paid since.
+    const order = await get("/orders/" + open.order_id);
+    if (order.state === "pending" && !this.#order) this.show(order);
   }
 
   // update takes an order frame.
@@ -70,6 +80,7 @@ export class Checkout {
   }
 
   show(order) {
+    const focused = this.node.contains(document.activeElement);
     this.#order = order;
     this.#stop?.();
     this.#stop = null;
@@ -80,10 +91,11 @@ export class Checkout {
     this.node.replaceChildren(
       el("header", { class: "panel-head" },
         el("h2", { id: "order-title", t: "order." + order.state }),
-        order.state === "pending" ? this.#countdown(order) : el("button", { type: "button", class: "plain round small", label: "close", onclick: () => (this.node.hidden = true) }, icon("close"))),
+        order.state === "pending" ? this.#countdown(order) : el("button", { type: "button", class: "plain round small", label: "close", onclick: () => this.hide() }, icon("close"))),
       el("ul", { class: "lines" }, items.map(({ sku, qty }) => el("li", { class: "line" },
         el("span", { class: "grow" }, this.#product(sku)?.title ?? sku), el("span", { class: "figure muted" }, "×" + qty)))),
       order.state === "pending" ? this.#payRow(order, sum) : el("p", { class: "hint", t: `order.${order.state}.hint` }));
+    if (focused) this.node.focus();
   }
 
   #countdown(order) {

@@ -27,6 +27,12 @@ export default {
   "err.closed": "The room sells nothing any more.",
   "err.cancelled": "The order was not paid in time.",
   "err.elsewhere": "This is sold elsewhere.",
+  "err.early": "Not yet.",
+  "err.late": "Too late: the rain is over.",
+  "err.empty": "All packets are caught.",
+  "err.taken": "Somebody else was first.",
+  "err.wrong_code": "Wrong or expired code.",
+  "err.room_closed": "The room has closed.",
   "err.unauthorized": "Log in first.",
 
   "login.title": "Log in",
@@ -74,6 +80,7 @@ export default {
   "say.away": "Not sent: reconnecting.",
 
   "chat.title": "Chat",
+  "chat.empty": "Quiet so far. Say hello!",
   "chat.gift": "{name} sent {gift} ×{n} to {to}",
   "chat.rain": "Packet rain: {sum} in {n} packets",
   "chat.packet": "{name} caught {sum}",
@@ -108,6 +115,7 @@ export default {
   "order.refunded.hint": "The payment came too late and was returned.",
   "order.left": "Time left to pay",
   "order.pay": "Pay {sum}",
+  "order.got": "Reserved for you: pay in time.",
   "order.partial": "{n} of the items could not be had.",
   "order.news.paid": "Your order is paid.",
   "order.news.cancelled": "Your order was not paid in time.",
@@ -126,10 +134,19 @@ export default {
 
   "gift.list": "Gifts",
   "gift.to": "Who gets the gift",
+  "gift.name.rose": "Rose",
+  "gift.name.heart": "Heart",
+  "gift.name.cake": "Cake",
+  "gift.name.car": "Car",
+  "gift.name.rocket": "Rocket",
   "gift.sent": "sent {gift} to {to}",
   "gift.none": "The gifts could not be loaded.",
 
   "pk.label": "Duel: {a} {left}, {b} {right}",
+  "pk.join": "Challenge the host",
+  "pk.challenger": "Challenger",
+  "pk.drawn": "Draw",
+  "pk.left": "PK {time}",
   "pk.won": "{name} wins",
 
   "rain.soon": "{sum} rains down in {time}",
@@ -156,6 +173,9 @@ export default {
   "inv.an-order-ends-once": "An order ends once",
   "inv.sql-is-as-redis": "SQL is as Redis",
   "inv.money-adds-up": "Money adds up",
+  "inv.packets-add-up": "Packets add up",
+  "inv.one-win-a-pk": "One win a PK",
+  "inv.frames-add-up": "Frames add up",
   "inv.what-is-paid-for-is-sold": "Paid is sold",
 
   "op.open": "Control room",

@@ -2,6 +2,7 @@
 import { call } from "./api.js";
 import { iconButton } from "./dom.js";
 import { icon } from "./icons.js";
+import { loggedIn } from "./login.js";
 
 const collect = 500; // ms
 const most = 20;     // in one request
@@ -11,7 +12,8 @@ export function likeButton(room, liked) {
   let clicks = 0, timer = 0;
   return iconButton(icon("heart"), "like", {
     class: "round like",
-    onclick() {
+    async onclick() {
+      if (!(await loggedIn())) return;
       clicks++;
       liked();
       timer ||= setTimeout(() => {

@@ -92,7 +92,8 @@ function act(symbol, key, path, body) {
     type: "button", class: "op",
     onclick: () => busy(button, async () => {
       try {
-        await send("POST", path, body());
+        const { room } = await send("POST", path, body());
+        if (room) location.hash = "#/rooms/" + room;
         toast([key + ".done", { n: bots.toLocaleString("en") }], "good");
       } catch (err) {
         fail(err);

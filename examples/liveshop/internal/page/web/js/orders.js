@@ -1,4 +1,5 @@
-// What the visitor has ordered, newest first.
+// What the visitor has ordered, newest first. The list is what SQL has by now; of an order
+// that is still to be paid there, its own page knows more.
 import { explain, get } from "./api.js";
 import { el } from "./dom.js";
 import { openDialog } from "./dialog.js";
@@ -11,14 +12,19 @@ export async function openOrders() {
   try {
     const { orders } = await get("/orders");
     list.replaceChildren(orders?.length > 0 ? el("ul", { class: "orders" }, orders.map(line)) : el("p", { class: "muted pad", t: "orders.empty" }));
+    for (const order of orders ?? []) {
+      if (order.state === "pending") get("/orders/" + order.order_id).then((now) => document.getElementById(idOf(now))?.replaceWith(line({ ...order, state: now.state })), () => {});
+    }
   } catch (err) {
     list.replaceChildren(el("p", { class: "problem" }, explain(err)));
   }
 }
 
+const idOf = ({ order_id: id }) => "order-" + id;
+
 function line(order) {
   const items = (order.items ?? []).map(({ title, sku, qty }) => `${title ?? sku} ×${qty}`).join(", ");
-  return el("li", { class: "order-line" },
+  return el("li", { class: "order-line", id: idOf(order) },
     el("span", { class: "grow" }, el("strong", {}, items),
       el("span", { class: "muted block" }, new Date(order.created_ms).toLocaleString(language()), " · ", String(order.order_id))),
     el("span", { class: "figure" }, yuan(order.fen ?? 0)),

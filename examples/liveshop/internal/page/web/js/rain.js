@@ -1,5 +1,5 @@
 // A red-packet rain: announced, falling, over. One grab a visitor.
-import { explain, send } from "./api.js";
+import { explain, get, send } from "./api.js";
 import { now, tick } from "./clock.js";
 import { busy, el } from "./dom.js";
 import { left as time, yuan } from "./format.js";
@@ -44,13 +44,13 @@ export class Rain {
     if (!rain || this.#grabbed || now() < rain.starts || !(await loggedIn())) return;
     await busy(this.#button, async () => {
       try {
-        const { fen, balance } = await send("POST", `/rooms/${this.#room}/rain/grab`, { id: rain.id });
-        session.setBalance(balance);
+        const { fen } = await send("POST", `/rooms/${this.#room}/rain/grab`, { id: rain.id });
+        get("/me").then(({ balance }) => session.setBalance(balance)).catch(() => {});
         say(this.#text, "rain.got", { sum: yuan(fen) });
         this.#grabbed = true;
       } catch (err) {
         this.#text.textContent = explain(err);
-        this.#grabbed = err.status === 409 || err.status === 410;
+        this.#grabbed = err.code === "late" || err.code === "empty";
       }
     });
     this.#button.disabled = this.#grabbed;

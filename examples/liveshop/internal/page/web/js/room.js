@@ -7,12 +7,15 @@ import { RoomView } from "./roomview.js";
 import { RoomSocket } from "./socket.js";
 import * as session from "./session.js";
 
+const siteName = document.title;
+
 const figures = 2_500; // ms between looks at how much is left
+const calm = 4;        // times that, when nothing is
 
 // openRoom shows a room in main and returns what leaves it.
 export function openRoom(main, id) {
   const leaving = new AbortController();
-  let view = null, socket = null;
+  let view = null, socket = null, open = true;
 
   const fetchRoom = () => get("/rooms/" + id, { signal: leaving.signal });
 
@@ -28,9 +31,11 @@ export function openRoom(main, id) {
   function enter(room) {
     // A part that could not be read in time is null; the room is more than its parts.
     room.host ??= { uid: room.room.host, name: "" };
+    open = room.room.open;
     session.setBalance(room.balance);
     view = new RoomView(room, (text) => socket?.send("barrage", { d: { text } }) ?? false);
     main.replaceChildren(view.node);
+    document.title = `${room.room.title} · ${siteName}`;
     view.focus();
     connect();
     if (session.user()) view.restore();
@@ -39,6 +44,10 @@ export function openRoom(main, id) {
   function connect() {
     socket?.close();
     socket = null;
+    if (!open) {
+      view.connection("closed");
+      return;
+    }
     if (!session.user()) {
       view.connection("guest");
       return;
@@ -69,12 +78,15 @@ export function openRoom(main, id) {
     else {
       connect();
       if (session.user()) view.restore();
+      else view.forget();
     }
   }
   // Frames tell when something sells out or comes back; in between, how much is left is
   // only a figure, and one request for all of them is enough.
+  // With nothing left there is nothing to move, but the host may bring something new.
+  let ticks = 0;
   async function count() {
-    if (document.hidden || !view?.selling) return;
+    if (!view || document.hidden || (!view.selling && ++ticks % calm > 0)) return;
     const { products } = await get(`/rooms/${id}/products`, { signal: leaving.signal }).catch(() => ({}));
     if (products && !leaving.signal.aborted) view.stock(products);
   }

@@ -8,8 +8,8 @@ import { Chat } from "./chat.js";
 import { Checkout } from "./checkout.js";
 import { el } from "./dom.js";
 import { count, hue, initial, yuan } from "./format.js";
-import { giftRow } from "./gifts.js";
-import { say } from "./i18n.js";
+import { giftRow, giftTitle } from "./gifts.js";
+import { say, t } from "./i18n.js";
 import { icon } from "./icons.js";
 import { Lanes } from "./lanes.js";
 import { likeButton } from "./likes.js";
@@ -39,7 +39,7 @@ export class RoomView {
   });
   #bursts = new Bursts();
   #packets = new Packets();
-  #pk = new PK();
+  #pk;
   #backdrop;
   #rain;
   #shelf;
@@ -55,10 +55,11 @@ export class RoomView {
     this.#room = room;
     this.#names.set(String(room.host.uid), room.host.name);
     this.#rain = new Rain(room.room.id, this.#packets);
+    this.#pk = new PK(room.room, (uid) => this.#names.get(String(uid)) ?? t("pk.challenger"), (pk) => this.#showPK(pk));
     this.#shelf = new Shelf({ buy: (p) => this.#buy([{ sku: p.sku, qty: 1 }]), add: (p) => this.#add(p) });
     const product = (sku) => this.#shelf.product(sku);
     this.#checkout = new Checkout(room.room.id, product);
-    this.#cart = new Cart(room.room.id, product, (items) => this.#buy(items));
+    this.#cart = new Cart(room.room.id, (items) => this.#buy(items));
     this.#gifts = giftRow(room.room.id, () => this.#targets());
     this.#backdrop = new Backdrop(hue(room.room.id));
 
@@ -114,11 +115,19 @@ export class RoomView {
 
   // restore fetches what the visitor left here: the cart, an unpaid order.
   restore() {
+    this.#heard(session.user());
     this.#cart.load().catch(fail);
     this.#checkout.restore().catch(fail);
   }
 
+  // forget takes away what belonged to a visitor who logged out.
+  forget() {
+    this.#cart.clear();
+    this.#checkout.hide();
+  }
+
   connection(state) {
+    if (state !== "live" && !this.#room.room.open) state = "closed";
     this.#state.dataset.state = state;
     this.#state.hidden = state === "live";
     if (state === "live") this.#state.replaceChildren();
@@ -153,7 +162,7 @@ export class RoomView {
       this.#bursts.gift(d.fen);
       this.#backdrop.cheer(0.5);
       banner(this.#banners, d, to);
-      this.#chat.note(["chat.gift", { name: d.name, to, gift: d.title, n: d.count ?? 1 }], "gold");
+      this.#chat.note(["chat.gift", { name: d.name, to, gift: giftTitle(d.gift, d.title), n: d.count ?? 1 }], "gold");
     },
     pk: (d) => this.#showPK(d),
     rain: (d) => {
@@ -174,14 +183,18 @@ export class RoomView {
       if (d.state !== "pending") toast("order.news." + d.state, d.state === "paid" ? "good" : "");
     },
     balance: (d) => session.setBalance(d.fen),
-    room: (d) => d.state === "closed" && this.connection("closed"),
+    room: (d) => {
+      if (d.state !== "closed") return;
+      this.#room.room.open = false;
+      this.connection("closed");
+    },
     system: (d) => this.#chat.note(["chat.system", { text: d.text }]),
   };
 
   // history shows a line of before without its fireworks.
   #history({ t: type, d }) {
     if (type === "barrage") this.#chat.say(d.name, d.text, this.#own(d.uid));
-    else if (type === "gift") this.#chat.note(["chat.gift", { name: d.name, to: this.#name(d.to), gift: d.title, n: d.count ?? 1 }], "gold");
+    else if (type === "gift") this.#chat.note(["chat.gift", { name: d.name, to: this.#name(d.to), gift: giftTitle(d.gift, d.title), n: d.count ?? 1 }], "gold");
   }
 
   #bar(speak) {
@@ -227,14 +240,13 @@ export class RoomView {
   #targets() {
     const { host, pk } = this.#room;
     const all = [host];
-    if (pk?.b && String(pk.b) !== String(host.uid)) all.push({ uid: pk.b, name: this.#name(pk.b) });
+    if (pk?.b) all.push({ uid: pk.b, name: this.#names.get(String(pk.b)) ?? t("pk.challenger") });
     return all;
   }
 
   #showPK(pk) {
     this.#room.pk = pk;
-    for (const side of ["a", "b"]) if (pk?.[side + "_name"]) this.#heard({ uid: pk[side], name: pk[side + "_name"] });
-    this.#pk.show(pk, this.#name);
+    this.#pk.show(pk);
     this.#gifts.update();
   }
 

@@ -27,6 +27,12 @@ export default {
   "err.closed": "本直播间已停止售卖。",
   "err.cancelled": "订单超时未支付。",
   "err.elsewhere": "该商品在别处售卖。",
+  "err.early": "还没开始。",
+  "err.late": "来晚了，红包雨已结束。",
+  "err.empty": "红包已被抢光。",
+  "err.taken": "别人抢先了一步。",
+  "err.wrong_code": "验证码错误或已过期。",
+  "err.room_closed": "直播间已关闭。",
   "err.unauthorized": "请先登录。",
 
   "login.title": "登录",
@@ -74,6 +80,7 @@ export default {
   "say.away": "未发送：正在重新连接。",
 
   "chat.title": "聊天",
+  "chat.empty": "还很安静，来打个招呼吧！",
   "chat.gift": "{name} 送给 {to} {gift} ×{n}",
   "chat.rain": "红包雨：{n} 个红包共 {sum}",
   "chat.packet": "{name} 抢到 {sum}",
@@ -108,6 +115,7 @@ export default {
   "order.refunded.hint": "支付太晚，款项已退回。",
   "order.left": "剩余支付时间",
   "order.pay": "支付 {sum}",
+  "order.got": "已为你预留，请及时支付。",
   "order.partial": "有 {n} 种商品没抢到。",
   "order.news.paid": "订单已支付。",
   "order.news.cancelled": "订单超时未支付。",
@@ -126,10 +134,19 @@ export default {
 
   "gift.list": "礼物",
   "gift.to": "礼物送给谁",
+  "gift.name.rose": "玫瑰",
+  "gift.name.heart": "爱心",
+  "gift.name.cake": "蛋糕",
+  "gift.name.car": "跑车",
+  "gift.name.rocket": "火箭",
   "gift.sent": "送给 {to} {gift}",
   "gift.none": "礼物列表加载失败。",
 
   "pk.label": "PK：{a} {left}，{b} {right}",
+  "pk.join": "挑战主播",
+  "pk.challenger": "挑战者",
+  "pk.drawn": "平局",
+  "pk.left": "PK {time}",
   "pk.won": "{name} 获胜",
 
   "rain.soon": "{time} 后下 {sum} 红包雨",
@@ -156,6 +173,9 @@ export default {
   "inv.an-order-ends-once": "订单只终结一次",
   "inv.sql-is-as-redis": "SQL 与 Redis 一致",
   "inv.money-adds-up": "资金守恒",
+  "inv.packets-add-up": "红包守恒",
+  "inv.one-win-a-pk": "每局 PK 一胜",
+  "inv.frames-add-up": "消息守恒",
   "inv.what-is-paid-for-is-sold": "已付即已售",
 
   "op.open": "控制室",

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/spillway-go/spillway/examples/liveshop/internal/bots"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/check"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/server"
+)
+
+// crowd is the command bots. Without -addr it brings up a service of its own.
+func crowd(fs *flag.FlagSet) func(context.Context, io.Writer) error {
+	cfg := infra.Config{Hold: 2 * time.Second} // so that one can watch units come back
+	cfg.Flags(fs)
+	var opts bots.Options
+	addr := fs.String("addr", "", "`host:port` of a service on this machine; empty: one is brought up")
+	fs.IntVar(&opts.Customers, "n", 10_000, "customers")
+	fs.Int64Var(&opts.Units, "units", 100, "what they want")
+	fs.Float64Var(&opts.Rate, "rate", 0, "customers a second (an open loop); 0: the next one when one has the answer")
+	fs.DurationVar(&opts.Within, "within", time.Minute, "how long the sale may take")
+	return func(ctx context.Context, out io.Writer) error {
+		if opts.Customers < 1 || opts.Units < 1 {
+			return errors.New("-n and -units are at least 1")
+		}
+		if *addr != "" {
+			return bots.Run(ctx, "http://"+*addr, opts, out)
+		}
+		return serving(ctx, cfg, out, func(base string) error { return bots.Run(ctx, base, opts, out) })
+	}
+}
+
+// serving runs f beside a server of this process.
+func serving(ctx context.Context, cfg infra.Config, out io.Writer, f func(base string) error) (err error) {
+	fmt.Fprintf(out, "A server in this process, %s, %s.\n", redisOf(cfg), databaseOf(cfg))
+	cfg, release, err := infra.Provide(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer release()
+	cfg.Server = "bots"
+	env, err := infra.Open(ctx, cfg, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, env.Close()) }()
+	s, err := server.New(ctx, env)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	open, stop := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(open, l) }()
+	err = f("http://" + l.Addr().String())
+	stop()
+	return errors.Join(err, <-served)
+}
+
+func redisOf(cfg infra.Config) string {
+	switch {
+	case cfg.Cluster != "":
+		return "a Redis Cluster"
+	case cfg.Redis == "":
+		return "a Redis simulated in it (-redis host:port, or -redis spawn)"
+	case cfg.Redis == "spawn":
+		return "a private redis-server"
+	}
+	return "Redis at " + cfg.Redis
+}
+
+func databaseOf(cfg infra.Config) string {
+	if cfg.DB == "" {
+		return "SQLite"
+	}
+	return "the database of -db"
+}
+
+// judge is the command check.
+func judge(fs *flag.FlagSet) func(context.Context, io.Writer) error {
+	var cfg infra.Config
+	cfg.Flags(fs)
+	return func(ctx context.Context, out io.Writer) (err error) {
+		if cfg.Redis == "" && cfg.Cluster == "" || cfg.Redis == "spawn" || cfg.DB == "" {
+			return errors.New("say where the shop's data is: -redis or -redis-cluster, and -db")
+		}
+		cfg.Server = "check"
+		env, err := infra.Open(ctx, cfg, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, env.Close()) }()
+		verdicts, err := check.All(ctx, env)
+		return errors.Join(bots.Print(out, verdicts), err)
+	}
+}

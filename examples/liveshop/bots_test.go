@@ -1,0 +1,51 @@
+package main
+
+import (
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
+)
+
+// customers is a hundredth of what the command does by default.
+func customers() string {
+	if os.Getenv("SPILLWAY_SOAK") == "1" {
+		return "10000"
+	}
+	return "400"
+}
+
+// The bots bring up a service of their own, sell all there is, and nothing is lost.
+func TestBots(t *testing.T) {
+	for name, args := range map[string][]string{
+		"closed loop": {"-n", customers(), "-units", "20"},
+		"open loop":   {"-n", "200", "-units", "20", "-rate", "400"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out strings.Builder
+			err := run(t.Context(), append([]string{"bots"}, args...), &out)
+			t.Log(out.String())
+			require.NoError(t, err)
+			require.Contains(t, out.String(), "20 of 20 units paid for")
+			require.Contains(t, out.String(), "\nPASS: all ")
+			require.NotContains(t, out.String(), "FAIL")
+		})
+	}
+}
+
+func TestBotsOnAServer(t *testing.T) {
+	shoptest.NeedRedis(t)
+	var out strings.Builder
+	err := run(t.Context(), []string{"bots", "-n", customers(), "-units", "20", "-redis", "spawn"}, &out)
+	t.Log(out.String())
+	require.NoError(t, err)
+	require.Contains(t, out.String(), "\nPASS: all ")
+}
+
+func TestCheckNeedsData(t *testing.T) {
+	require.ErrorContains(t, run(t.Context(), []string{"check"}, io.Discard), "-redis")
+}
