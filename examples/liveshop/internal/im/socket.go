@@ -141,7 +141,7 @@ func (s *socket) write() {
 	defer again.Stop()
 	var batch []item
 	for {
-		ok := true
+		var ok bool
 		batch, ok = s.flush(batch)
 		var next time.Duration
 		if ok {

@@ -80,14 +80,14 @@ func TestRoom(t *testing.T) {
 		require.Equal(t, opened[1:], closed, "what was prepared for it is taken back")
 
 		var in struct {
-			Room        Room
-			Host        struct{ Name string }
-			Shelf       []int64
-			Broken      any
-			Missing     []string
-			Likes       int64
-			Unread      int64
-			Server_time int64
+			Room       Room
+			Host       struct{ Name string }
+			Shelf      []int64
+			Broken     any
+			Missing    []string
+			Likes      int64
+			Unread     int64
+			ServerTime int64 `json:"server_time"`
 		}
 		path := fmt.Sprintf("/rooms/%d", v.ID)
 		require.NoError(t, hub.Publish(t.Context(), v.ID, "gift", 1, im.Reliable))
@@ -99,7 +99,7 @@ func TestRoom(t *testing.T) {
 		require.Equal(t, []int64{v.ID, 8}, in.Shelf)
 		require.Equal(t, []string{"broken", "slow"}, in.Missing)
 		require.EqualValues(t, 3, in.Likes)
-		require.InDelta(t, time.Now().UnixMilli(), in.Server_time, 5000)
+		require.InDelta(t, time.Now().UnixMilli(), in.ServerTime, 5000)
 
 		var all page
 		require.Eventually(t, func() bool {
