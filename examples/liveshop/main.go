@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/demo"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
@@ -69,7 +70,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 
 // play is the demo.
 func play(fs *flag.FlagSet) func(context.Context, io.Writer) error {
-	var cfg infra.Config
+	cfg := infra.Config{Hold: 30 * time.Second} // so that one can watch units come back
 	cfg.Flags(fs)
 	fs.StringVar(&cfg.Addr, "addr", "127.0.0.1:8080", "`host:port` of the page")
 	opts := demo.Options{Logs: io.Discard}

@@ -36,7 +36,7 @@ func Run(ctx context.Context, base string, opts Options, out io.Writer) error {
 		return err
 	}
 	c := NewCrowd(base, stage.Room, sku, opts.Units)
-	defer c.web.CloseIdleConnections()
+	defer c.Close()
 	p := newProgress(out)
 
 	fmt.Fprintf(out, "%s customers log in.\n", grouped(int64(opts.Customers)))

@@ -52,6 +52,9 @@ func NewCrowd(base string, room int64, sku string, units int64) *Crowd {
 	}
 }
 
+// Close closes what the crowd's calls left open.
+func (c *Crowd) Close() { c.web.CloseIdleConnections() }
+
 // each calls f for the numbers below n, workers at a time, until ctx ends.
 func each(ctx context.Context, n, workers int, f func(i int)) {
 	var next atomic.Int64

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 // A Stage is a host with an open room, and who operates the shop.
 type Stage struct {
 	Room     int64
+	kind     string
+	rains    bool
 	host     *client.Client
 	operator *client.Client
 }
@@ -35,6 +38,7 @@ type Product struct {
 func NewStage(ctx context.Context, base, phone, title, kind string, grants ...string) (*Stage, error) {
 	web := &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone(), Timeout: 10 * time.Second}
 	s := &Stage{
+		kind: kind, rains: slices.Contains(grants, "rain"),
 		host:     &client.Client{HTTP: web, Base: base},
 		operator: &client.Client{HTTP: web, Base: base},
 	}
@@ -66,6 +70,19 @@ func (s *Stage) Sell(ctx context.Context, p Product) (sku string, err error) {
 		return "", fmt.Errorf("shelf: %w", err)
 	}
 	return p.SKU, nil
+}
+
+// An Item is a product on the shelf.
+type Item struct {
+	SKU  string `json:"sku"`
+	Left int64  `json:"left"`
+}
+
+// Shelf returns what the room sells, as somebody sees it.
+func (s *Stage) Shelf(ctx context.Context, who *client.Client) ([]Item, error) {
+	var out struct{ Products []Item }
+	err := who.Call(ctx, fmt.Sprintf("GET /rooms/%d/products", s.Room), nil, &out)
+	return out.Products, err
 }
 
 // Close closes the room.

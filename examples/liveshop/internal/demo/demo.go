@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
@@ -47,26 +48,34 @@ func Run(ctx context.Context, cfg infra.Config, opts Options, out io.Writer) (er
 	if err != nil {
 		return err
 	}
+	base := "http://" + l.Addr().String()
 	proxy := NewProxy(fleet.Addrs)
-	control, err := newControl(env, fleet)
-	if err != nil {
-		_ = l.Close()
-		return err
-	}
-	web := &http.Server{Handler: route(control, proxy), ReadHeaderTimeout: 5 * time.Second}
-
+	web := &http.Server{ReadHeaderTimeout: 5 * time.Second}
 	var work sync.WaitGroup
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer work.Wait()
 	defer cancel()
-	proxy.Look(ctx)
 	work.Go(func() { proxy.Run(background) })
+	var control atomic.Pointer[api.Mux] // the rooms are opened through the front door, before there is an operator
+	web.Handler = route(&control, proxy)
 	served := make(chan error, 1)
 	go func() { served <- web.Serve(l) }()
 	defer func() { _ = web.Close() }()
 
-	fmt.Fprintf(out, "Open http://%s (ready in %.1f s; Ctrl-C ends it)\n", l.Addr(), time.Since(began).Seconds())
+	fmt.Fprintf(out, "Open %s (ready in %.1f s; Ctrl-C ends it)\n", base, time.Since(began).Seconds())
 	fmt.Fprintf(out, "Three servers behind it: %s\n", strings.Join(fleet.Addrs(), ", "))
+	people, err := newPeople(ctx, base, env.Log)
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	mux, err := newControl(env, fleet, people)
+	if err != nil {
+		return err
+	}
+	control.Store(mux)
+	lives, leave := context.WithCancel(background)
+	defer leave()
+	work.Go(func() { people.Run(lives) })
 	var over <-chan time.Time
 	if opts.For > 0 {
 		over = time.After(opts.For)
@@ -77,16 +86,19 @@ func Run(ctx context.Context, cfg infra.Config, opts Options, out io.Writer) (er
 	case <-over:
 	case <-ctx.Done():
 	}
+	leave()
 	fleet.Stop(ctx) // while the address still answers
 	return nil
 }
 
 // route sends what is about the demo itself to the control, all else to a server.
-func route(control *api.Mux, servers http.Handler) http.Handler {
+func route(control *atomic.Pointer[api.Mux], servers http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, api.Prefix+"/admin/demo/") {
-			control.ServeHTTP(w, r)
-			return
+			if m := control.Load(); m != nil {
+				m.ServeHTTP(w, r)
+				return
+			}
 		}
 		servers.ServeHTTP(w, r)
 	})

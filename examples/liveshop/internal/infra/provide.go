@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	mini "github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/proc"
@@ -61,6 +62,16 @@ func Provide(ctx context.Context, cfg Config) (Config, func(), error) {
 func embedRedis() (addr string, stop func(), err error) {
 	m := miniredis.NewMiniRedis()
 	if err := m.StartAddr("127.0.0.1:0"); err != nil {
+		return "", nil, err
+	}
+	// The packages ask whether keys may be evicted. Nothing is evicted here.
+	err = m.Server().Register("CONFIG", func(c *mini.Peer, _ string, _ []string) {
+		c.WriteLen(2)
+		c.WriteBulk("maxmemory-policy")
+		c.WriteBulk("noeviction")
+	})
+	if err != nil {
+		m.Close()
 		return "", nil, err
 	}
 	// Its clock for TTLs stands still by itself. The alternative, ClockTTL, looks at

@@ -111,49 +111,67 @@ const visited = 20
 
 func visitedKey(uid int64) string { return "liveshop:visited:" + strconv.FormatInt(uid, 10) }
 
-// unread answers GET /unread: how much is new in the rooms that the user knows, and
-// whether a room opened, or the feed has something, that the user has not seen.
+// unread answers GET /unread: how much is new in the rooms that the user knows, whether
+// a room opened that the user has not seen, and what other parts have to tell.
 func (r *Rooms) unread(q *api.Request) (any, error) {
-	ctx := q.Context()
-	var names []string
-	var counts []int64
-	dots := map[string]dot{}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		if names, err = r.env.Redis.ZRevRange(ctx, visitedKey(q.UID), 0, visited-1).Result(); err != nil {
-			return fmt.Errorf("visited rooms: %w", err)
-		}
-		ids := make([]int64, len(names))
-		for i, s := range names {
-			if ids[i], err = strconv.ParseInt(s, 10, 64); err != nil {
-				return fmt.Errorf("visited rooms: %w", err)
-			}
-		}
-		counts, err = r.messages.Unread(ctx, q.UID, ids)
-		return err
-	})
-	g.Go(func() error {
-		lit, newest, err := r.dots.Lit(ctx, strconv.FormatInt(q.UID, 10), areas)
-		for i, area := range areas {
-			if err == nil && !newest[i].IsZero() {
-				dots[area] = dot{lit[i], newest[i].UnixMilli()}
-			}
-		}
-		return err
-	})
+	g, ctx := errgroup.WithContext(q.Context())
+	out := map[string]any{}
+	var mu sync.Mutex
+	for name, news := range r.news {
+		g.Go(func() error {
+			v, err := news(ctx, q.UID)
+			mu.Lock()
+			defer mu.Unlock()
+			out[name] = v
+			return err
+		})
+	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	rooms, total := map[string]int64{}, int64(0)
-	for i, name := range names {
-		rooms[name] = counts[i]
-		total += counts[i]
-	}
-	return map[string]any{"rooms": rooms, "total": total, "dots": dots}, nil
+	return out, nil
 }
 
-// areas are what has a red dot on the page.
-var areas = []string{"live", "feed"}
+// roomNews are the messages that the user has not read, by room.
+func (r *Rooms) roomNews(ctx context.Context, uid int64) (any, error) {
+	names, err := r.env.Redis.ZRevRange(ctx, visitedKey(uid), 0, visited-1).Result()
+	if err != nil {
+		return nil, fmt.Errorf("visited rooms: %w", err)
+	}
+	ids := make([]int64, len(names))
+	for i, s := range names {
+		if ids[i], err = strconv.ParseInt(s, 10, 64); err != nil {
+			return nil, fmt.Errorf("visited rooms: %w", err)
+		}
+	}
+	counts, err := r.messages.Unread(ctx, uid, ids)
+	if err != nil {
+		return nil, err
+	}
+	rooms := map[string]int64{}
+	for i, name := range names {
+		rooms[name] = counts[i]
+	}
+	return rooms, nil
+}
+
+// dotNews are the red dots, by area.
+func (r *Rooms) dotNews(ctx context.Context, uid int64) (any, error) {
+	lit, newest, err := r.dots.Lit(ctx, strconv.FormatInt(uid, 10), areas)
+	if err != nil {
+		return nil, err
+	}
+	dots := map[string]dot{}
+	for i, area := range areas {
+		if !newest[i].IsZero() {
+			dots[area] = dot{lit[i], newest[i].UnixMilli()}
+		}
+	}
+	return dots, nil
+}
+
+// areas are what has a red dot on the page: that rooms were opened.
+var areas = []string{"live"}
 
 type dot struct {
 	Lit    bool  `json:"lit"`
@@ -174,9 +192,4 @@ func (r *Rooms) seen(q *api.Request) (any, error) {
 		return nil, api.Bad("want an area of %v, and at: its newest", areas)
 	}
 	return nil, r.dots.Seen(q.Context(), strconv.FormatInt(q.UID, 10), in.Area, time.UnixMilli(in.At))
-}
-
-// Published lights the red dot of an area.
-func (r *Rooms) Published(ctx context.Context, area string, at time.Time) error {
-	return r.dots.Publish(ctx, area, at)
 }

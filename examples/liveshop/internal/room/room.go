@@ -57,6 +57,9 @@ type Messages interface {
 // A Part is a field of the answer to entering a room; uid is 0 for nobody.
 type Part func(ctx context.Context, r Room, uid int64) (any, error)
 
+// News is a field of the answer to GET /unread.
+type News func(ctx context.Context, uid int64) (any, error)
+
 // Rooms are all rooms.
 type Rooms struct {
 	env      *infra.Env
@@ -71,6 +74,7 @@ type Rooms struct {
 	links  *shorturl.Service
 
 	parts    map[string]Part
+	news     map[string]News
 	opening  []func(context.Context, Room) error
 	closing  []func(context.Context, Room) error
 	building builder
@@ -82,6 +86,7 @@ func New(ctx context.Context, env *infra.Env, messages Messages, name func(ctx c
 		return nil, err
 	}
 	r := &Rooms{env: env, messages: messages, name: name, parts: map[string]Part{}}
+	r.news = map[string]News{"rooms": r.roomNews, "dots": r.dotNews}
 	var errs [7]error
 	r.ids, errs[0] = env.IDs("room")
 	r.rooms, errs[1] = cache.New(env.Redis, "room", cache.Source[int64, Room]{Load: r.load},
@@ -129,6 +134,9 @@ func (r *Rooms) OnClose(f func(context.Context, Room) error) { r.closing = appen
 
 // Part registers a field of the answer to entering a room; likewise.
 func (r *Rooms) Part(name string, p Part) { r.parts[name] = p }
+
+// News registers a field of the answer to GET /unread; likewise.
+func (r *Rooms) News(name string, n News) { r.news[name] = n }
 
 // Run keeps star rooms warm and, in one process of the fleet, builds the list.
 func (r *Rooms) Run(ctx context.Context) error {

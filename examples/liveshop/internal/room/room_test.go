@@ -61,6 +61,7 @@ func TestRoom(t *testing.T) {
 		r.Part("shelf", func(_ context.Context, v Room, uid int64) (any, error) { return []int64{v.ID, uid}, nil })
 		r.Part("broken", func(context.Context, Room, int64) (any, error) { return nil, errors.New("out of order") })
 		r.Part("slow", func(ctx context.Context, _ Room, _ int64) (any, error) { <-ctx.Done(); return nil, ctx.Err() })
+		r.News("feed", func(_ context.Context, uid int64) (any, error) { return fmt.Sprint("for ", uid), nil })
 		stop := run(t, r.Run)
 		call := shoptest.Caller(t, env, r)
 
@@ -111,14 +112,15 @@ func TestRoom(t *testing.T) {
 
 		var news struct {
 			Rooms map[string]int64
-			Total int64
 			Dots  map[string]dot
+			Feed  string
 		}
 		require.Eventually(t, func() bool {
 			call(8, "GET /unread", "").Into(t, &news)
-			return news.Total == 1
+			return news.Rooms[fmt.Sprint(v.ID)] == 1
 		}, 10*time.Second, 10*time.Millisecond)
-		require.Equal(t, map[string]int64{fmt.Sprint(v.ID): 1}, news.Rooms)
+		require.Len(t, news.Rooms, 1)
+		require.Equal(t, "for 8", news.Feed)
 		require.True(t, news.Dots["live"].Lit)
 		require.Equal(t, 200, call(8, "POST /unread/seen", fmt.Sprintf(`{"area":"live","at":%d}`, news.Dots["live"].Newest)).Status)
 		news.Dots = nil

@@ -7,9 +7,13 @@ import (
 	"github.com/spillway-go/spillway/examples/liveshop/internal/account"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/check"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/feed"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/gift"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/im"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/page"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/pk"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/rain"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/room"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/sale"
 )
@@ -50,11 +54,32 @@ func (s *Server) wire(ctx context.Context) error {
 	}
 	s.add("sale", sales)
 
+	pks := pk.New(env, rooms, hub)
+	s.add("pk", pks)
+	gifts, err := gift.New(env, gift.Options{Wallet: accounts.Wallet, Rooms: rooms, PK: pks, Announcer: hub, Name: accounts.Name})
+	if err != nil {
+		return fmt.Errorf("gift: %w", err)
+	}
+	s.add("gift", gifts)
+	rains, err := rain.New(ctx, env, rain.Options{Wallet: accounts.Wallet, Rooms: rooms, Announcer: hub, Name: accounts.Name})
+	if err != nil {
+		return fmt.Errorf("rain: %w", err)
+	}
+	s.add("rain", rains)
+	feeds, err := feed.New(ctx, env, accounts.Name)
+	if err != nil {
+		return fmt.Errorf("feed: %w", err)
+	}
+	s.add("feed", feeds)
+
 	rooms.OnOpen(func(ctx context.Context, r room.Room) error { return sales.Open(ctx, r.ID, r.Host) })
 	rooms.OnClose(func(ctx context.Context, r room.Room) error { return sales.CloseRoom(ctx, r.ID) })
 	rooms.Part("products", func(ctx context.Context, r room.Room, _ int64) (any, error) { return sales.Offers(ctx, r.ID) })
 	rooms.Part("online", func(ctx context.Context, r room.Room, _ int64) (any, error) { return hub.Online(ctx, r.ID) })
 	rooms.Part("last", func(ctx context.Context, r room.Room, _ int64) (any, error) { return hub.Last(ctx, r.ID) })
+	rooms.News("feed", feeds.Unread)
+	rooms.Part("pk", pks.Part)
+	rooms.Part("rain", rains.Part)
 	rooms.Part("balance", func(ctx context.Context, _ room.Room, uid int64) (any, error) {
 		if uid == 0 {
 			return nil, nil
