@@ -41,7 +41,7 @@ func BenchmarkOverload(b *testing.B) {
 			peak, good := 0.0, 0.0
 			for range b.N {
 				for _, percent := range []int{90, 95, 100, 105} {
-					peak = max(peak, goodput(service(), serviceCapacity*percent/100, time.Second/2))
+					peak = max(peak, goodput(service(), serviceCapacity*percent/100, time.Second))
 				}
 				h, err := row.protect(service())
 				if err != nil {
