@@ -247,7 +247,7 @@ func TestNoDrift(t *testing.T) {
 		}
 		redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 			l := open(t, b.Client(), Options{}, limit)
-			check(t, 700, func(q run) verdict { return askRedis(t, l, q) })
+			check(t, 210, func(q run) verdict { return askRedis(t, l, q) })
 		})
 		synctest.Test(t, func(t *testing.T) {
 			l, err := NewLocal([]Limit{limit})
