@@ -94,7 +94,8 @@ func (g *guard) rebuild(size int, names iter.Seq2[string, error]) (n int, err er
 // Whoever makes a key in the source tells the cache: Set, Add and Delete, in any
 // process, let it pass. Until the filter is full for the first time, and whenever
 // another process's message may have been missed, everything passes; the filter is
-// then built anew at once. About one in a hundred keys that do not exist passes.
+// then built anew at once. That a message was missed is known after three seconds:
+// until then a key that another process made may be ErrNotFound. About one in a hundred keys that do not exist passes.
 func (c *Cache[K, V]) RunGuard(ctx context.Context, every time.Duration, keys func(context.Context) iter.Seq2[K, error]) error {
 	if every < time.Millisecond {
 		return fmt.Errorf("%w: RunGuard every %v, want at least 1ms", ErrInvalid, every)

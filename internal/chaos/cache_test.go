@@ -59,7 +59,11 @@ func stampede(ctx context.Context, w *Worker) error {
 		if n == c.StuckLoad {
 			select {}
 		}
-		time.Sleep(rushLoad)
+		select { // a load takes its time
+		case <-time.After(rushLoad):
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
 		return fmt.Sprintf("load %d, by process %d", n, c.Process), nil
 	}}, cache.Options{Prefix: c.Prefix, Mode: c.Mode, LoadTimeout: c.LoadTimeout, Timeout: 20 * time.Second})
 	if err != nil {
