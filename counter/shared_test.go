@@ -169,3 +169,37 @@ func BenchmarkAddSync(b *testing.B) {
 		})
 	}
 }
+
+// Where nothing can run a call waits for about a second; where its replies are lost, for
+// five. The first counted nothing, the second once.
+func TestCallsEnd(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		var down, deaf redistest.Faults
+		down.Add(redistest.Rule{Do: redistest.RefuseDial, Times: -1})
+		a := newTestCounter(t, b.Client(down.Options), Options{Prefix: "p", Interval: never})
+		z := newTestCounter(t, b.Client(deaf.Options), Options{Prefix: "p", Interval: never})
+		for _, call := range []func(c *Counter, id int64) error{
+			func(c *Counter, id int64) error { _, err := c.AddSync(t.Context(), id, "likes", 1); return err },
+			func(c *Counter, id int64) error {
+				_, err := c.Toggle(t.Context(), id, "views", "ann", true)
+				return err
+			},
+		} {
+			require.NoError(t, call(z, 1)) // the server knows the script from here on
+			deaf.Add(redistest.Rule{Do: redistest.CutAfter, Match: "eval", Times: -1})
+			began := time.Now()
+			err := call(a, 7)
+			require.ErrorIs(t, err, ErrUnavailable)
+			require.NotErrorIs(t, err, ErrUnknown)
+			assert.InDelta(t, 1.2, time.Since(began).Seconds(), 0.5)
+			began = time.Now()
+			require.ErrorIs(t, call(z, 7), ErrUnknown)
+			assert.InDelta(t, 5.2, time.Since(began).Seconds(), 0.5)
+			deaf.Clear()
+		}
+		v := get(t, z, 7)
+		assert.Equal(t, []int64{1, 1}, []int64{v["likes"], v["views"]})
+		down.Clear()
+		time.Sleep(5 * time.Second) // go-redis's own attempts to dial end
+	})
+}

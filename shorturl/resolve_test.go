@@ -276,6 +276,36 @@ func TestStoreDown(t *testing.T) {
 	require.Equal(t, 302, get(s, "GET", "/"+cold.Code).Code)
 }
 
+// A store that hangs is given up, whoever waits, and asked again by the next.
+func TestStoreHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &hanging{Store: MemoryStore()}
+		s := service(t, Options{Store: store})
+		l := shorten(t, s, Request{})
+		began := time.Now()
+		require.Equal(t, 503, get(s, "GET", "/"+l.Code).Code)
+		require.Equal(t, loadPatience, time.Since(began))
+		_, err := s.Resolve(t.Context(), l.Code)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		store.well.Store(true)
+		require.Equal(t, 302, get(s, "GET", "/"+l.Code).Code)
+	})
+}
+
+// A hanging Store answers once it is well.
+type hanging struct {
+	Store
+	well atomic.Bool
+}
+
+func (h *hanging) Get(ctx context.Context, code string) (Link, error) {
+	if !h.well.Load() {
+		<-ctx.Done()
+		return Link{}, ctx.Err()
+	}
+	return h.Store.Get(ctx, code)
+}
+
 // A link for three clicks gives three, whoever asks at once, and HEAD and bots
 // neither count nor learn where it leads.
 func TestMaxClicks(t *testing.T) {

@@ -3,6 +3,7 @@ package hotkey
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -204,6 +205,27 @@ func TestObserveAllocatesNothing(t *testing.T) {
 		assert.Equal(t, entered, d.Stats().Entered)
 		assert.Zero(t, testing.AllocsPerRun(10, func() { d.Hot("cold"); d.Hot(names[0]) }))
 	})
+}
+
+// However many keys there are, and however long.
+func TestDetectorsMemoryIsBounded(t *testing.T) {
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	d := newTestDetector(t, Options{Sample: 1})
+	long := strings.Repeat("x", 500)
+	for i := range 100_000 {
+		d.Observe(fmt.Sprint(i%1000, long)) // some of them often
+		d.Observe(fmt.Sprint(i, long))
+	}
+	grown := heap() - before
+	t.Logf("%d bytes", grown)
+	assert.LessOrEqual(t, grown, int64(40<<10+64*512)*5/4)
+	assert.NotEmpty(t, d.Top(1))
 }
 
 func TestDetectorFromManyGoroutines(t *testing.T) {

@@ -13,7 +13,10 @@
 //     limits, persistence, other configuration, and counting executions.
 //   - Cluster gives a real cluster. For failover, and for slots that move.
 //   - Sentinel gives a master, a replica and sentinels. For failover again.
+//   - Limited gives a server and a client that may do what doc.go says is enough.
 //   - Start is Server for programs that are no tests.
+//
+// Costs reads the table of costs in doc.go, and Trips counts what is in it.
 //
 // Tests that share a server keep apart by key names, see Prefix, and leave its
 // configuration alone. Only Each, Mini and Bubble do something without a

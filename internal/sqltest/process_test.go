@@ -211,7 +211,8 @@ func kills(t *testing.T, db Database, cfg taking, lanes, each int) (mean, most i
 	}
 	assert.Zero(t, b.twice, "seed %d", seed)
 	assert.Greater(t, b.total, lanes*each*cfg.Chunk)
-	t.Logf("%d ids of %d processes in %d lanes, all killed: %d numbers lost with each, at most %d, seed %d", b.total, lanes*each, lanes, mean, most, seed)
+	t.Logf("%d ids of %d processes in %d lanes, all killed: %d numbers lost with each, seed %d; at most %d if in 1 lane",
+		b.total, lanes*each, lanes, mean, seed, most)
 	return mean, most
 }
 
