@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"image"
 	"image/draw"
 	"image/png"
@@ -18,27 +19,34 @@ const (
 	largest = 400_000 // bytes
 )
 
-// The picture of the example's README: a room with its customers, an order to be paid,
-// and the control room beside them, after a minute of life.
+// The picture of the example's README: a room in which something has just sold out, an
+// order to be paid, and the control room beside them.
 func TestPicture(t *testing.T) {
 	if os.Getenv("E2E_SCREENSHOT") != "1" {
 		t.Skip("E2E_SCREENSHOT=1 writes " + picture)
 	}
 	d, browser := start(t, "-hold", "2m")
 	p := open(t, browser, d.base+"/")
-	p.do(chromedp.EmulateViewport(1440, 880))
+	p.do(chromedp.EmulateViewport(1600, 1000))
 	p.wait("rooms with customers", `[...document.querySelectorAll(".card .figures")].some((f) => Number(f.textContent.match(/\d+/)) > 1)`)
 	p.click(".card a")
 	p.click(".tools .primary")
 	p.login()
 	p.wait("the connection", live)
 	p.click(".operator-button")
-	p.click("#operator .op:first-of-type") // start a sale
-	p.wait("a minute of figures", `document.querySelector(".chart .line")?.getAttribute("points")?.split(" ").length > 100`)
+	p.wait("half a minute of figures", figures(30))
+	p.click("#operator .op:first-of-type")
+	p.wait("the new product", `document.querySelector(".ware-row:nth-child(3)")`)
+	room := eval[int](p, `Number(location.hash.match(/\d+/))`)
+	(&customer{t: t, base: d.base}).call("POST /admin/demo/bots", map[string]int{"room": room, "n": 500}, nil)
+	p.wait("the sell-out", `document.querySelector(".ware-row.out")`)
+	p.wait("a minute and a half of figures", figures(90))
 	p.click(".ware-row .buy:enabled")
 	p.wait("a reserved order", pending)
 	p.motion("no-preference")
-	p.wait("a gift", `document.querySelector(".gift-banner")`)
+	lines := eval[int](p, chatLines)
+	p.wait("some barrage on the stage", fmt.Sprintf(chatLines+" >= Math.min(80, %d)", lines+8))
+	p.wait("a gift that has come in", `[...document.querySelectorAll(".gift-banner")].some((b) => b.getBoundingClientRect().left >= 0) && !document.querySelector(".toast")`)
 	small := smaller(t, p.picture())
 	if len(small) > largest {
 		t.Errorf("the picture has %d bytes, more than %d", len(small), largest)
@@ -47,6 +55,13 @@ func TestPicture(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%s: %d bytes", picture, len(small))
+}
+
+const chatLines = `document.querySelectorAll(".chat-list li").length`
+
+// figures says that the charts have so many seconds.
+func figures(seconds int) string {
+	return fmt.Sprintf(`document.querySelector(".chart .line")?.getAttribute("points")?.split(" ").length > 2 * %d`, seconds)
 }
 
 func (p *tab) picture() []byte {

@@ -53,7 +53,7 @@ export function operatorTools() {
     for (const server of there) row(rows.servers, server.id, () => newServer(servers, server.id)).show(server);
     for (const [id, server] of rows.servers) if (!there.some((s) => s.id === id)) server.show({ up: false });
     for (const [name, on] of Object.entries(stats.switches ?? {})) row(rows.switches, name, () => newSwitch(switches, name)).show(on);
-    figures.show(stats, titles());
+    figures.show(stats, currentRoom(), titles());
   }
 
   // Who may not look gets an answer that says so, and is not asked again.
