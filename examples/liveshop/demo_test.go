@@ -13,13 +13,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/check"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/client"
 )
 
 // TestMain lets the test binary be the program, which starts itself as servers.
 func TestMain(m *testing.M) {
+	redis.SetLogger(quiet{})
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
 		main()
 		os.Exit(0)
@@ -77,7 +81,8 @@ func TestDemoSurvivesAKill(t *testing.T) {
 		})
 	}
 	var killed struct{ Server string }
-	require.NoError(t, operator.Call(t.Context(), "POST /admin/demo/kill", map[string]string{"server": "s2"}, &killed))
+	// Before the rooms are open there is no operator yet: hence Sure.
+	require.NoError(t, operator.Sure(t.Context(), "POST /admin/demo/kill", map[string]string{"server": "s2"}, &killed))
 	require.Equal(t, "s2", killed.Server)
 	customers.Wait()
 	require.Equal(t, int64(60), done.Load())
@@ -103,16 +108,60 @@ func TestDemoSurvivesAKill(t *testing.T) {
 	require.Eventually(t, func() bool { return up() == "s1s2s3" }, 20*time.Second, 100*time.Millisecond)
 }
 
-// With -for the demo ends by itself, and with it its servers and files.
+// With -for the demo ends by itself, judges itself, and its servers are gone.
 func TestDemoEnds(t *testing.T) {
-	t.Setenv("LIVESHOP_FOR", "1s")
+	t.Setenv("LIVESHOP_FOR", "3s")
 	var out strings.Builder
-	require.NoError(t, run(t.Context(), []string{"-addr", "127.0.0.1:0"}, &out))
+	err := run(t.Context(), []string{"-addr", "127.0.0.1:0"}, &out)
+	t.Log(out.String())
+	require.NoError(t, err)
 	require.Contains(t, out.String(), "Open http://127.0.0.1:")
+	require.Contains(t, out.String(), "\nPASS: all ")
 	_, list, _ := strings.Cut(out.String(), "behind it: ")
-	for addr := range strings.SplitSeq(strings.TrimSpace(list), ", ") {
+	list, _, _ = strings.Cut(list, "\n")
+	addrs := strings.Split(list, ", ")
+	require.Len(t, addrs, 3)
+	for _, addr := range addrs {
 		_, err := http.Get("http://" + addr + "/healthz")
 		require.Error(t, err)
+	}
+}
+
+// The operator starts a sale and sends customers; all is sold, and the books are right.
+func TestDemoRush(t *testing.T) {
+	base := demonstrate(t)
+	operator := &client.Client{HTTP: http.DefaultClient, Base: base}
+	var sale struct {
+		Room int64
+		SKU  string
+	}
+	require.NoError(t, operator.Sure(t.Context(), "POST /admin/demo/sale", map[string]any{"room": nil}, &sale))
+	require.NotEmpty(t, sale.SKU)
+	rush := map[string]any{"room": sale.Room, "n": 400}
+	require.NoError(t, operator.Call(t.Context(), "POST /admin/demo/bots", rush, nil))
+	refused := new(api.Error)
+	require.ErrorAs(t, operator.Call(t.Context(), "POST /admin/demo/bots", rush, nil), &refused)
+	require.Equal(t, "busy", refused.Code)
+	require.Eventually(t, func() bool {
+		var stats struct {
+			Stock []struct {
+				SKU  string
+				Sold int64
+			}
+		}
+		require.NoError(t, operator.Sure(t.Context(), "GET /admin/stats", nil, &stats))
+		for _, s := range stats.Stock {
+			if s.SKU == sale.SKU {
+				return s.Sold >= 80
+			}
+		}
+		return false
+	}, time.Minute, 200*time.Millisecond)
+	var verdicts []check.Verdict
+	require.NoError(t, operator.Sure(t.Context(), "GET /admin/invariants", nil, &verdicts))
+	require.NotEmpty(t, verdicts)
+	for _, v := range verdicts {
+		require.True(t, v.OK, "%+v", v)
 	}
 }
 

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/bots"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/check"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 )
 
@@ -55,6 +57,7 @@ func Run(ctx context.Context, cfg infra.Config, opts Options, out io.Writer) (er
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer work.Wait()
 	defer cancel()
+	proxy.Look(ctx)
 	work.Go(func() { proxy.Run(background) })
 	var control atomic.Pointer[api.Mux] // the rooms are opened through the front door, before there is an operator
 	web.Handler = route(&control, proxy)
@@ -86,9 +89,18 @@ func Run(ctx context.Context, cfg infra.Config, opts Options, out io.Writer) (er
 	case <-over:
 	case <-ctx.Done():
 	}
+	fmt.Fprintln(out, "The servers stop; then what is left is judged.")
 	leave()
 	fleet.Stop(ctx) // while the address still answers
-	return nil
+	return judge(ctx, env, out)
+}
+
+// judge says whether what must hold does, now that nothing moves any more.
+func judge(ctx context.Context, env *infra.Env, out io.Writer) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+	defer cancel()
+	verdicts, err := check.All(ctx, env)
+	return errors.Join(bots.Print(out, verdicts), err)
 }
 
 // route sends what is about the demo itself to the control, all else to a server.
@@ -99,6 +111,8 @@ func route(control *atomic.Pointer[api.Mux], servers http.Handler) http.Handler 
 				m.ServeHTTP(w, r)
 				return
 			}
+			later(w, http.StatusServiceUnavailable, "unavailable", "the rooms are not open yet")
+			return
 		}
 		servers.ServeHTTP(w, r)
 	})

@@ -46,14 +46,19 @@ func NewProxy(addrs func() []string) *Proxy {
 			r.Out.URL.Scheme = "http"
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
-			w.Header().Set("Content-Type", "application/json")
-			w.Header().Set("Retry-After", "1")
-			w.WriteHeader(http.StatusBadGateway)
-			_, _ = w.Write([]byte(`{"code":"unknown","msg":"a server went away; it may have happened: ask again with the same key","data":null}`))
+			later(w, http.StatusBadGateway, "unknown", "a server went away; it may have happened: ask again with the same key")
 		},
 		ErrorLog: log.New(io.Discard, "", 0), // broken connections are what is shown here
 	}
 	return p
+}
+
+// later answers as a server does that wants to be asked again.
+func later(w http.ResponseWriter, status int, code, msg string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Retry-After", "1")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, `{"code":%q,"msg":%q,"data":null}`, code, msg)
 }
 
 // Run watches the servers until ctx ends.

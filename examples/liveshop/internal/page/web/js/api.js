@@ -4,7 +4,7 @@ import { has, t } from "./i18n.js";
 import * as session from "./session.js";
 
 const prefix = "/api/v1";
-const timeout = 10_000; // ms
+const timeout = 7_000; // ms; the server gives up after 5 s
 const attempts = 4;
 
 export class ApiError extends Error {

@@ -2,13 +2,15 @@
 import { el, svg } from "./dom.js";
 
 const width = 320, height = 84;
-export const points = 120; // one a second
+const points = 120; // one a second
+export const colours = ["#37d6b5", "#ffc857", "#a79bff", "#59b8ff", "#ff8a5c", "#f58bd1"];
 
 export class Chart {
   #series = new Map(); // name → {values, line, legend, last}
   #title;
   #unit;
   #top;
+  #made = 0; // series, ever
   #options;
   #plot = svg("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" },
     [0.25, 0.5, 0.75].map((part) => svg("line", { class: "rule", x1: 0, x2: width, y1: part * height, y2: part * height })));
@@ -17,6 +19,8 @@ export class Chart {
 
   // unit(value) is how a value is written. options.top holds the scale's upper end;
   // without it the scale follows the values. options.stacked piles the series up.
+  // options.present drops series that are not there any more, without waiting for the
+  // end of their line.
   constructor(title, unit, options = {}) {
     this.#title = title;
     this.#unit = unit;
@@ -33,12 +37,14 @@ export class Chart {
     for (const entry of entries) {
       const s = this.#get(entry);
       s.next = entry.value;
+      if (typeof entry.text === "string") s.text.textContent = entry.text;
       s.last.textContent = entry.shown ?? (entry.value === null ? "–" : this.#unit(entry.value));
     }
     for (const [name, s] of this.#series) {
       s.values.push(seen.has(name) ? s.next : null);
       if (s.values.length > points) s.values.shift();
-      if (s.values.every((v) => v === null)) this.#drop(name);
+      const gone = this.#options.present ? !seen.has(name) : s.values.every((v) => v === null);
+      if (gone) this.#drop(name);
     }
     this.#draw();
   }
@@ -46,9 +52,11 @@ export class Chart {
   #get({ name, colour, text, dash }) {
     let s = this.#series.get(name);
     if (!s) {
+      colour ??= colours[this.#made++ % colours.length];
       s = { values: [], line: svg(this.#options.stacked ? "polygon" : "path", { class: "line", stroke: colour, fill: this.#options.stacked ? colour : "none", "stroke-dasharray": dash }), last: el("span", { class: "figure" }) };
       const swatch = svg("svg", { class: "swatch", viewBox: "0 0 16 8", "aria-hidden": "true" }, svg("line", { x1: 0, x2: 16, y1: 4, y2: 4, stroke: colour, "stroke-width": 3, "stroke-dasharray": dash }));
-      s.legend = el("li", {}, swatch, typeof text === "string" ? el("span", { class: "legend-name" }, text) : el("span", { t: text ?? "" }), s.last);
+      s.text = typeof text === "string" ? el("span", { class: "legend-name" }) : el("span", { t: text ?? "" });
+      s.legend = el("li", {}, swatch, s.text, s.last);
       this.#series.set(name, s);
       this.#plot.append(s.line);
       if (text !== undefined) this.#legend.append(s.legend);

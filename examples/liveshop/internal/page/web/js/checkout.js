@@ -131,7 +131,7 @@ export class Checkout {
     } catch (err) {
       fail(err);
       if (err.code === "poor") openWallet();
-      else if (err.status === 409) this.update(await get("/orders/" + order.order_id));
+      else if (err.status === 409) await get("/orders/" + order.order_id).then((now) => this.update(now), fail);
     }
   }
 }

@@ -32,8 +32,9 @@ export function say(node, key, vars, attribute = "") {
 }
 
 function show(node, attribute, key, vars) {
-  if (attribute) node.setAttribute(attribute, t(key, vars));
-  else node.textContent = t(key, vars);
+  const text = t(key, vars);
+  if (attribute) node.setAttribute(attribute, text);
+  else if (node.textContent !== text) node.textContent = text; // clocks say the same often
 }
 
 // adopt takes over the texts that index.html names.

@@ -3,4 +3,9 @@
 const reduce = matchMedia("(prefers-reduced-motion: reduce)");
 
 export const reducedMotion = () => reduce.matches;
-export const onMotionChange = (f) => reduce.addEventListener("change", f);
+
+// onMotionChange calls f at each change until the returned function is called.
+export function onMotionChange(f) {
+  reduce.addEventListener("change", f);
+  return () => reduce.removeEventListener("change", f);
+}

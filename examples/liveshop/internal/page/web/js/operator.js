@@ -1,6 +1,6 @@
 // The control room: what the servers do, and what one can do to them. Only the
 // loopback address may use it; elsewhere its button does not show.
-import { get, send } from "./api.js";
+import { call, get, send } from "./api.js";
 import { busy, el, iconButton } from "./dom.js";
 import { Figures } from "./figures.js";
 import { count } from "./format.js";
@@ -11,6 +11,7 @@ import { fail, toast } from "./toast.js";
 
 const every = 1_000; // ms between looks at the figures
 const bots = 10_000;
+const wide = 1_100; // px: from here on there is room for it beside the page
 const remembered = "liveshop:operator";
 
 // operatorTools returns the button that opens the control room.
@@ -33,21 +34,26 @@ export function operatorTools() {
     el("h3", { t: "op.switches" }), switches,
     el("h3", { t: "op.figures" }), figures.node);
 
-  function toggle(open) {
+  function unfold(open) {
     drawer.hidden = !open;
     document.body.classList.toggle("has-drawer", open);
     button.setAttribute("aria-expanded", String(open));
+  }
+
+  function toggle(open) {
+    unfold(open);
     localStorage.setItem(remembered, open ? "open" : "");
-    if (open) drawer.querySelector("button").focus({ preventScroll: true });
-    else button.focus();
+    (open ? drawer.querySelector("button") : button).focus({ preventScroll: true });
   }
   drawer.addEventListener("keydown", (event) => event.key === "Escape" && toggle(false));
 
   function show(stats) {
     rate.textContent = count(Math.round(stats.orders_per_s ?? 0));
-    for (const server of stats.servers ?? []) row(rows.servers, server.id, () => newServer(servers, server.id)).show(server);
+    const there = stats.servers ?? [];
+    for (const server of there) row(rows.servers, server.id, () => newServer(servers, server.id)).show(server);
+    for (const [id, server] of rows.servers) if (!there.some((s) => s.id === id)) server.show({ up: false });
     for (const [name, on] of Object.entries(stats.switches ?? {})) row(rows.switches, name, () => newSwitch(switches, name)).show(on);
-    figures.show(stats, titles());
+    figures.show(stats, currentRoom(), titles());
   }
 
   // Who may not look gets an answer that says so, and is not asked again.
@@ -60,10 +66,7 @@ export function operatorTools() {
     }
     button.hidden = false;
     new Lights(document.getElementById("lights")).start();
-    if (localStorage.getItem(remembered) === "open" && innerWidth >= 1100) {
-      toggle(true);
-      document.activeElement.blur();
-    }
+    if (localStorage.getItem(remembered) === "open" && innerWidth >= wide) unfold(true);
     let asking = false;
     setInterval(async () => {
       if (asking || document.hidden) return;
@@ -92,7 +95,7 @@ function act(symbol, key, path, body) {
     type: "button", class: "op",
     onclick: () => busy(button, async () => {
       try {
-        const { room } = await send("POST", path, body());
+        const { room } = await call("POST", path, body());
         if (room) location.hash = "#/rooms/" + room;
         toast([key + ".done", { n: bots.toLocaleString("en") }], "good");
       } catch (err) {

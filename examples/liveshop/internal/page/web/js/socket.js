@@ -27,6 +27,7 @@ export class RoomSocket {
   #heard = 0;
   #pulse;
   #retry;
+  #turn = 0; // of the attempt to connect that counts: the last one
   #ended = false;
 
   // on: frame(frame), state("connecting" | "live" | "reconnecting" | "refused"),
@@ -63,17 +64,18 @@ export class RoomSocket {
 
   async #connect() {
     this.#on.state(this.#met ? "reconnecting" : "connecting");
+    const turn = ++this.#turn;
     let ticket;
     try {
       ticket = await get(`/rooms/${this.#room}/im`);
     } catch (err) {
-      if (this.#ended) return;
+      if (this.#ended || turn !== this.#turn) return;
       const never = err instanceof ApiError && [401, 403, 404, 409].includes(err.status);
       if (never) this.#on.state("refused");
       else this.#later();
       return;
     }
-    if (this.#ended) return;
+    if (this.#ended || turn !== this.#turn) return;
     // A browser cannot send a header with this: hence the token for one connection only.
     const address = new URL(ticket.ws, location.href);
     address.protocol = location.protocol === "https:" ? "wss:" : "ws:";

@@ -10,6 +10,7 @@ export class Stage {
   #frame = 0;
   #last = 0;
   #size;
+  #forget;
 
   constructor(canvas, layers) {
     this.#canvas = canvas;
@@ -17,13 +18,14 @@ export class Stage {
     this.#layers = layers;
     this.#size = new ResizeObserver(() => this.#resize());
     this.#size.observe(canvas);
-    onMotionChange(this.#draw);
+    this.#forget = onMotionChange(this.#draw);
     this.#frame = requestAnimationFrame(this.#draw);
   }
 
   close() {
     cancelAnimationFrame(this.#frame);
     this.#size.disconnect();
+    this.#forget();
     this.#canvas = null;
   }
 
