@@ -150,6 +150,7 @@ func TestRain(t *testing.T) {
 		require.NotNil(t, on)
 		require.Eventually(t, func() bool { return grab(2).Code == "ok" }, 5*time.Second, 10*time.Millisecond)
 
+		require.Equal(t, "not_found", call(3, "POST /rooms/6/rain/grab", id).Code, "of another room")
 		h.unbooked.Store(5) // the database fails for some
 		got := make([]int64, guests+1)
 		var all sync.WaitGroup
@@ -205,7 +206,7 @@ func TestSettle(t *testing.T) {
 	id := began()
 	for uid := int64(2); uid <= 8; uid++ {
 		if uid <= 5 { // the server dies
-			require.NoError(t, grab.Run(t.Context(), env.Redis, keys(v.ID), uid).Err())
+			require.NoError(t, grab.Run(t.Context(), env.Redis, keys(v.ID), uid, 1e6).Err())
 			continue
 		}
 		require.Equal(t, 200, call(uid, "POST /rooms/5/rain/grab", id).Status)
@@ -254,7 +255,7 @@ func TestCheckSeesNaive(t *testing.T) {
 			}
 		},
 		"a packet that is booked twice": func(t *testing.T, r *Rains, v Rain) {
-			res, err := grab.Run(t.Context(), r.env.Redis, keys(v.ID), 2).Slice()
+			res, err := grab.Run(t.Context(), r.env.Redis, keys(v.ID), 2, 1e6).Slice()
 			require.NoError(t, err)
 			for i := range 2 {
 				_, err := r.opts.Wallet.Pay(t.Context(), account.Platform, 2, res[1].(int64), "packet", fmt.Sprintf("rain-%d-2-%d", v.ID, i))
@@ -262,7 +263,7 @@ func TestCheckSeesNaive(t *testing.T) {
 			}
 		},
 		"a settlement without the grabs": func(t *testing.T, r *Rains, v Rain) {
-			require.NoError(t, grab.Run(t.Context(), r.env.Redis, keys(v.ID), 2).Err())
+			require.NoError(t, grab.Run(t.Context(), r.env.Redis, keys(v.ID), 2, 1e6).Err())
 			_, err := r.opts.Wallet.Pay(t.Context(), account.Platform, host, v.Total, "packet", v.FrameID()+"-rest")
 			require.NoError(t, err)
 			_, err = r.env.DB.ExecContext(t.Context(), "UPDATE rains SET settled = 1")
