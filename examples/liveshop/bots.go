@@ -19,7 +19,7 @@ import (
 
 // crowd is the command bots. Without -addr it brings up a service of its own.
 func crowd(fs *flag.FlagSet) func(context.Context, io.Writer) error {
-	cfg := infra.Config{Hold: 2 * time.Second} // so that one can watch units come back
+	cfg := infra.Config{Hold: 3 * time.Second} // so that one can watch units come back
 	cfg.Flags(fs)
 	var opts bots.Options
 	addr := fs.String("addr", "", "`host:port` of a service on this machine; empty: one is brought up")

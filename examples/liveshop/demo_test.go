@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
@@ -22,6 +23,7 @@ import (
 
 // TestMain lets the test binary be the program, which starts itself as servers.
 func TestMain(m *testing.M) {
+	redis.SetLogger(quiet{})
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
 		main()
 		os.Exit(0)

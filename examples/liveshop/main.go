@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/spillway-go/spillway/examples/liveshop/internal/demo"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/server"
@@ -32,9 +34,17 @@ var commands = []command{
 	{"serve", "one server of a fleet", serve},
 	{"bots", "thousands of customers, and a verdict", crowd},
 	{"check", "the invariants of a shop, read from its Redis and database", judge},
+	{"chaos", "a sale while servers and Redis are killed, and a verdict", breakage},
 }
 
+// quiet is for go-redis, which would write every failed dial to stderr: the one who
+// needed the connection gets the error.
+type quiet struct{}
+
+func (quiet) Printf(context.Context, string, ...any) {}
+
 func main() {
+	redis.SetLogger(quiet{})
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the second Ctrl-C does not wait for anything
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {

@@ -18,6 +18,8 @@ type Options struct {
 	Units     int64
 	Rate      float64       // customers a second; 0: a closed loop
 	Within    time.Duration // from the first click to the last unit paid for
+	// During happens while they buy: the sale is not over before it returns. Nil: nothing.
+	During func(ctx context.Context) error
 }
 
 // ErrFailed means that something that must hold did not.
@@ -63,9 +65,20 @@ func Run(ctx context.Context, base string, opts Options, out io.Writer) error {
 	began, before := time.Now(), c.meter.count()
 	sale, cancel := context.WithTimeout(ctx, opts.Within)
 	stop = p.show(c.line)
+	during := make(chan error, 1)
+	go func() {
+		if opts.During == nil {
+			opts.During = func(context.Context) error { return nil }
+		}
+		during <- opts.During(sale)
+	}()
 	c.Come(sale, opts.Rate)
+	err = <-during
 	cancel()
 	stop()
+	if err != nil {
+		return err
+	}
 	took := time.Since(began)
 	if ctx.Err() != nil {
 		return ctx.Err()

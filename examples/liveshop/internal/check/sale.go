@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 	"github.com/spillway-go/spillway/stock"
@@ -103,10 +104,10 @@ func levelsOf(ctx context.Context, env *infra.Env, it soldItem) (map[string]stoc
 
 // A history is what the ledger has of an order.
 type history struct {
-	room             int64
-	reserved         map[string]int64 // units by SKU
-	ends             map[string]map[string]int64
-	expires, lastEnd int64
+	room     int64
+	reserved map[string]int64            // units by SKU
+	ends     map[string]map[string]int64 // likewise, by kind
+	expires  int64                       // ms
 }
 
 // ordersEndOnce: an id is one order, in one room; it holds units once, and meets at most
@@ -185,9 +186,9 @@ func ledgerHistories(ctx context.Context, env *infra.Env) (all map[string]*histo
 		if err := scan(&journal, &id, &kind, &sku, &qty, &at, &hold); err != nil {
 			return err
 		}
-		var room int64
-		if _, err := fmt.Sscanf(string(journal), "room-%d", &room); err != nil {
-			return nil // not a room's
+		room, err := strconv.ParseInt(strings.TrimPrefix(string(journal), "room-"), 10, 64)
+		if err != nil {
+			return err
 		}
 		h := all[string(id)]
 		if h == nil {

@@ -128,7 +128,7 @@ func (v *viewer) dial(n *node, header http.Header) error {
 	conn, res, err := d.DialContext(v.t.Context(), "ws://shop/api/v1/ws?token="+token+v.Query(), header)
 	if err != nil {
 		if res != nil {
-			err = errors.Join(err, fmt.Errorf("status %d", res.StatusCode))
+			err = errors.Join(err, fmt.Errorf("status %d", res.StatusCode), res.Body.Close())
 		}
 		return err
 	}

@@ -2,11 +2,13 @@ package im
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -146,6 +148,31 @@ func TestNumbersLost(t *testing.T) {
 	})
 }
 
+// A failover forgets the last numbers, and they are given out again: nobody takes the
+// new frames for the old ones.
+func TestNumbersGoBack(t *testing.T) {
+	bubble(t, func(t *testing.T, b *redistest.Env) {
+		rdb := b.Client()
+		one, two := start(t, b.Client(), "one"), start(t, b.Client(), "two")
+		a, away := two.viewer(1, 10), two.viewer(1, 11)
+		one.gifts(1, 1, 5)
+		settle()
+		away.leave()
+		require.NoError(t, rdb.HSet(t.Context(), keysOf(1).numbers, "seq", 2, "tail", 2).Err())
+		require.NoError(t, rdb.ZRemRangeByScore(t.Context(), keysOf(1).log, "3", "+inf").Err())
+		time.Sleep(2*heartbeat + time.Second)
+		settle()
+		require.NotZero(t, a.Report().StartOver)
+		one.gifts(1, 6, 12)
+		settle()
+		require.Equal(t, numbers(1, 12), a.of("gift"))
+		away.connect(one)
+		settle()
+		require.Equal(t, 1, away.Report().StartOver, "it resumed from a number that means another frame now")
+		require.Zero(t, a.Report().Lost+away.Report().Lost)
+	})
+}
+
 // Pub/sub loses what it likes; the log has it.
 func TestLostMessages(t *testing.T) {
 	// lose publishes gift n in a way that server two does not hear of it.
@@ -196,9 +223,13 @@ func TestSubscriptionBreaks(t *testing.T) {
 	bubble(t, func(t *testing.T, b *redistest.Env) {
 		var mu sync.Mutex
 		var conns []net.Conn
+		var cut atomic.Bool
 		record := func(o *redis.Options) {
 			dial := o.Dialer
 			o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				if cut.Load() {
+					return nil, errors.New("no network")
+				}
 				c, err := dial(ctx, network, addr)
 				mu.Lock()
 				defer mu.Unlock()
@@ -210,12 +241,16 @@ func TestSubscriptionBreaks(t *testing.T) {
 		a := two.viewer(1, 10)
 		one.gifts(1, 1, 1)
 		settle()
+		cut.Store(true)
 		mu.Lock()
 		for _, c := range conns {
 			_ = c.Close()
 		}
 		mu.Unlock()
 		one.gifts(1, 2, 5)
+		settle()
+		require.Equal(t, numbers(1, 1), a.of("gift"))
+		cut.Store(false)
 		time.Sleep(20 * time.Second)
 		settle()
 		require.Equal(t, numbers(1, 5), a.of("gift"))
@@ -461,6 +496,10 @@ func TestClients(t *testing.T) {
 		require.Len(t, c.of("barrage"), 2)
 		c.say(`{"t":"barrage","d":{"text":"%s"}}`, strings.Repeat("x", largestFrame))
 		<-c.done
+		for range 20 {
+			_ = a.write(`{"t":"ping"}`)
+		}
+		<-a.done
 	})
 }
 

@@ -40,9 +40,14 @@ func (s *socket) listen(ctx context.Context) {
 		if kind != websocket.TextMessage || json.Unmarshal(text, &q) != nil {
 			continue
 		}
-		switch q.Type {
-		case "ack":
+		if q.Type == "ack" {
 			s.acked(q.ID)
+			continue
+		}
+		if !s.asks.take(time.Now(), 1) {
+			return // no page sends so much
+		}
+		switch q.Type {
 		case "barrage":
 			s.hub.warn(ctx, "im: barrage", s.barrage(ctx, q.Data))
 		case "read":

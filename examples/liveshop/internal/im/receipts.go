@@ -21,6 +21,7 @@ var member = redis.NewScript(memberLua)
 const (
 	keepReceipts = 90 * 24 * time.Hour
 	mostRead     = 500     // messages that one receipt marks, the latest ones
+	mostReaders  = 1000    // sockets of a room with receipts: in a larger one nobody asks who has read
 	mostMessages = 1 << 20 // of a room that have receipts
 )
 
@@ -32,8 +33,10 @@ func Conversation(room int64) string { return fmt.Sprintf("room-%d", room) }
 // A client says so every few seconds; more than once a second is ignored.
 func (h *Hub) markRead(ctx context.Context, s *socket, seq int64) error {
 	h.mu.Lock()
+	crowd := true
 	if r := h.rooms[s.room]; r != nil {
 		seq = min(seq, r.seq) // nobody has read what was not sent
+		crowd = r.online > mostReaders
 	}
 	h.mu.Unlock()
 	if seq <= s.read || !s.reads.take(time.Now(), 1) {
@@ -44,21 +47,28 @@ func (h *Hub) markRead(ctx context.Context, s *socket, seq int64) error {
 	if err := h.unread.Read(ctx, strconv.FormatInt(s.uid, 10), Conversation(s.room), seq); err != nil {
 		return err
 	}
-	number, err := member.Run(ctx, h.rdb, []string{keysOf(s.room).members}, s.uid, keepReceipts.Milliseconds()).Int()
-	if err != nil {
-		return wrap("member of room", s.room, err)
-	}
-	var messages []int
-	for m := max(s.read+1, seq-mostRead+1); m <= min(seq, mostMessages-1); m++ {
-		messages = append(messages, int(m))
-	}
-	if len(messages) > 0 {
-		if err := h.receipts.Mark(ctx, Conversation(s.room), number, messages...); err != nil {
+	if !crowd {
+		if err := h.receipt(ctx, s, seq); err != nil {
 			return err
 		}
 	}
 	s.read = seq
 	return nil
+}
+
+func (h *Hub) receipt(ctx context.Context, s *socket, seq int64) error {
+	var messages []int
+	for m := max(s.read+1, seq-mostRead+1); m <= min(seq, mostMessages-1); m++ {
+		messages = append(messages, int(m))
+	}
+	if len(messages) == 0 {
+		return nil
+	}
+	number, err := member.Run(ctx, h.rdb, []string{keysOf(s.room).members}, s.uid, keepReceipts.Milliseconds()).Int()
+	if err != nil {
+		return wrap("member of room", s.room, err)
+	}
+	return h.receipts.Mark(ctx, Conversation(s.room), number, messages...)
 }
 
 // readers answers GET /rooms/{id}/read?seq=: how many have read a message, of those who

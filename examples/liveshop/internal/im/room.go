@@ -87,6 +87,8 @@ func (h *Hub) report(ctx context.Context) {
 	}
 	h.mu.Unlock()
 	found := make([]standing, len(rooms))
+	ctx, cancel := context.WithTimeout(ctx, heartbeat) // frames wait for this goroutine
+	defer cancel()
 	var g errgroup.Group
 	g.SetLimit(8)
 	for i, r := range rooms {
@@ -112,6 +114,15 @@ func (h *Hub) compare(ctx context.Context, r *room, st standing) {
 		delete(h.rooms, r.id) // a socket that comes makes a new one, which is listed anew
 		h.mu.Unlock()
 		return
+	}
+	if r.known && st.epoch == r.epoch && st.tail < r.tail {
+		// A failover lost the last numbers. They will be given out again, for other
+		// frames: so they need another epoch, which the other servers notice as well.
+		if err := h.rdb.HSet(ctx, keysOf(r.id).numbers, "epoch", st.now).Err(); err != nil {
+			h.warn(ctx, "im: epoch", err, "room", r.id) // it still is so with the next report
+		} else {
+			st.epoch = st.now
+		}
 	}
 	h.follow(r, st.epoch, st.tail)
 	behind := r.known && st.tail > r.tail

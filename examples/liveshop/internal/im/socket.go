@@ -22,7 +22,8 @@ type socket struct {
 	after int64    // numbered frames up to here are not for it; guarded by the hub's lock
 	early []*frame // that came while it was joining; guarded by the hub's lock
 
-	talk   bucket // of the reading goroutine
+	asks   bucket // frames that are no acknowledgements; of the reading goroutine
+	talk   bucket // barrages; likewise
 	reads  bucket // likewise
 	read   int64  // marked read up to here; likewise
 	wake   chan struct{}
@@ -48,7 +49,7 @@ type debt struct {
 
 func newSocket(h *Hub, conn *websocket.Conn, t ticket) *socket {
 	return &socket{
-		hub: h, conn: conn, uid: t.UID, name: t.Name, room: t.Room, talk: newBucket(2), reads: newBucket(1), limit: backlog,
+		hub: h, conn: conn, uid: t.UID, name: t.Name, room: t.Room, asks: newBucket(20), talk: newBucket(2), reads: newBucket(1), limit: backlog,
 		wake: make(chan struct{}, 1), closed: make(chan struct{}),
 	}
 }
@@ -141,7 +142,7 @@ func (s *socket) write() {
 	defer again.Stop()
 	var batch []item
 	for {
-		ok := true
+		var ok bool
 		batch, ok = s.flush(batch)
 		var next time.Duration
 		if ok {

@@ -74,7 +74,7 @@ type Bar struct {
 // FrameID lets a bar that is announced twice be shown once.
 func (b Bar) FrameID() string { return fmt.Sprintf("pk-%d-%d", b.room, b.Version) }
 
-// The PKs of all rooms.
+// PK is the contests of all rooms.
 type PK struct {
 	rdb       redis.UniversalClient
 	rooms     Rooms

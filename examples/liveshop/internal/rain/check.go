@@ -13,19 +13,8 @@ import (
 // what it has looked at.
 func Check(ctx context.Context, env *infra.Env) (wrong []string, detail string, err error) {
 	r := &Rains{env: env}
-	rows, err := env.DB.QueryContext(ctx, "SELECT "+columns+" FROM rains")
+	rains, err := r.list(ctx, "1 = 1")
 	if err != nil {
-		return nil, "", fmt.Errorf("rain: %w", err)
-	}
-	var rains []Rain
-	for rows.Next() {
-		v, err := scan(rows)
-		if err != nil {
-			return nil, "", errors.Join(err, rows.Close())
-		}
-		rains = append(rains, v)
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return nil, "", fmt.Errorf("rain: %w", err)
 	}
 	packets, fen := 0, int64(0)

@@ -137,6 +137,23 @@ func (r *Rains) get(ctx context.Context, id int64) (Rain, error) {
 	return scan(r.env.DB.QueryRowContext(ctx, "SELECT "+columns+" FROM rains WHERE id = ?", id))
 }
 
+// list returns the rains of which a condition of SQL is true.
+func (r *Rains) list(ctx context.Context, where string, args ...any) (rains []Rain, err error) {
+	rows, err := r.env.DB.QueryContext(ctx, "SELECT "+columns+" FROM rains WHERE "+where, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		v, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		rains = append(rains, v)
+	}
+	return rains, rows.Err()
+}
+
 // now is Redis's clock, by which grabs are judged.
 func (r *Rains) now(ctx context.Context) (ms int64, err error) {
 	t, err := r.env.Redis.Time(ctx).Result()

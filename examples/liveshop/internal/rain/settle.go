@@ -52,7 +52,7 @@ func (r *Rains) settleAll(ctx context.Context) error {
 	if _, err := r.env.DB.ExecContext(ctx, giveUp, now-unstarted.Milliseconds()); err != nil {
 		return err
 	}
-	over, err := r.over(ctx, now-settleAfter.Milliseconds())
+	over, err := r.list(ctx, "settled = 0 AND ends_ms <> 0 AND ends_ms < ?", now-settleAfter.Milliseconds())
 	if err != nil {
 		return err
 	}
@@ -63,23 +63,6 @@ func (r *Rains) settleAll(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func (r *Rains) over(ctx context.Context, before int64) (over []Rain, err error) {
-	const ask = "SELECT " + columns + " FROM rains WHERE settled = 0 AND ends_ms <> 0 AND ends_ms < ?"
-	rows, err := r.env.DB.QueryContext(ctx, ask, before)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		v, err := scan(rows)
-		if err != nil {
-			return nil, err
-		}
-		over = append(over, v)
-	}
-	return over, rows.Err()
 }
 
 // settle books the packets that were grabbed and are not booked, and then gives the

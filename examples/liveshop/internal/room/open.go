@@ -2,6 +2,7 @@ package room
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -37,6 +38,10 @@ func (r *Rooms) open(q *api.Request) (any, error) {
 
 // Open opens a room, or returns the one that the host has open.
 func (r *Rooms) Open(ctx context.Context, host int64, title, kind string) (Room, error) {
+	have, err := r.ofHost(ctx, host)
+	if err != nil || have.ID != 0 {
+		return have, err
+	}
 	star, err := r.Granted(ctx, host, Star)
 	if err != nil {
 		return Room{}, err
@@ -56,10 +61,9 @@ func (r *Rooms) Open(ctx context.Context, host int64, title, kind string) (Room,
 	if err != nil {
 		return Room{}, r.undo(ctx, v, err)
 	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		var have Room
+	if n, err := res.RowsAffected(); err != nil || n == 0 { // another click was faster
 		if err == nil {
-			have, err = scan(r.env.DB.QueryRowContext(ctx, "SELECT "+columns+" FROM rooms WHERE live = ?", host))
+			have, err = r.ofHost(ctx, host)
 		}
 		return have, r.undo(ctx, v, err)
 	}
@@ -70,6 +74,15 @@ func (r *Rooms) Open(ctx context.Context, host int64, title, kind string) (Room,
 		r.env.Log.Warn("no red dot", "room", id, "err", err) // a dot too few is no reason to fail
 	}
 	return v, nil
+}
+
+// ofHost returns the open room of a host; the zero Room if there is none.
+func (r *Rooms) ofHost(ctx context.Context, host int64) (Room, error) {
+	v, err := scan(r.env.DB.QueryRowContext(ctx, "SELECT "+columns+" FROM rooms WHERE live = ?", host))
+	if errors.Is(err, sql.ErrNoRows) {
+		return Room{}, nil
+	}
+	return v, err
 }
 
 // undo takes back what was prepared for a room that did not come to be. It runs also

@@ -56,8 +56,17 @@ func TestRoom(t *testing.T) {
 	shoptest.Each(t, func(t *testing.T, env *infra.Env) {
 		r, hub := rooms(t, env)
 		var opened, closed []int64
-		r.OnOpen(func(_ context.Context, v Room) error { opened = append(opened, v.ID); return nil })
-		r.OnClose(func(_ context.Context, v Room) error { closed = append(closed, v.ID); return nil })
+		var mu sync.Mutex
+		note := func(ids *[]int64) func(context.Context, Room) error {
+			return func(_ context.Context, v Room) error {
+				mu.Lock()
+				defer mu.Unlock()
+				*ids = append(*ids, v.ID)
+				return nil
+			}
+		}
+		r.OnOpen(note(&opened))
+		r.OnClose(note(&closed))
 		r.Part("shelf", func(_ context.Context, v Room, uid int64) (any, error) { return []int64{v.ID, uid}, nil })
 		r.Part("broken", func(context.Context, Room, int64) (any, error) { return nil, errors.New("out of order") })
 		r.Part("slow", func(ctx context.Context, _ Room, _ int64) (any, error) { <-ctx.Done(); return nil, ctx.Err() })
@@ -76,18 +85,27 @@ func TestRoom(t *testing.T) {
 		var again Room
 		call(7, "POST /rooms", `{"title":"Shoes"}`).Into(t, &again)
 		require.Equal(t, v, again, "a second click opens no second room")
-		require.NotEqual(t, v.ID, opened[1])
-		require.Equal(t, opened[1:], closed, "what was prepared for it is taken back")
+		require.Len(t, opened, 1)
+		var clicks sync.WaitGroup
+		var got [8]Room
+		for i := range got {
+			clicks.Go(func() { call(5, "POST /rooms", `{"title":"Hats"}`).Into(t, &got[i]) })
+		}
+		clicks.Wait()
+		for _, one := range got {
+			require.Equal(t, got[0], one)
+		}
+		require.ElementsMatch(t, opened, append(closed, v.ID, got[0].ID), "what was prepared for rooms that did not come to be is taken back")
 
 		var in struct {
-			Room        Room
-			Host        struct{ Name string }
-			Shelf       []int64
-			Broken      any
-			Missing     []string
-			Likes       int64
-			Unread      int64
-			Server_time int64
+			Room       Room
+			Host       struct{ Name string }
+			Shelf      []int64
+			Broken     any
+			Missing    []string
+			Likes      int64
+			Unread     int64
+			ServerTime int64 `json:"server_time"`
 		}
 		path := fmt.Sprintf("/rooms/%d", v.ID)
 		require.NoError(t, hub.Publish(t.Context(), v.ID, "gift", 1, im.Reliable))
@@ -99,7 +117,8 @@ func TestRoom(t *testing.T) {
 		require.Equal(t, []int64{v.ID, 8}, in.Shelf)
 		require.Equal(t, []string{"broken", "slow"}, in.Missing)
 		require.EqualValues(t, 3, in.Likes)
-		require.InDelta(t, time.Now().UnixMilli(), in.Server_time, 5000)
+		require.Equal(t, 200, call(5, fmt.Sprintf("POST /rooms/%d/close", got[0].ID), "").Status)
+		require.InDelta(t, time.Now().UnixMilli(), in.ServerTime, 5000)
 
 		var all page
 		require.Eventually(t, func() bool {

@@ -16,7 +16,17 @@
 // everything, then ended: its figures are final, what was not sold is the host's again,
 // and an hour later it is dropped from Redis.
 //
+// Who was told "paid" in the last moment before Redis lost everything, when SQL did not
+// have the order yet, gets the money back; nothing is sold twice.
+//
 // What is checked before anything costly: whether the room is open, whether the user
 // may buy, whether each product is on sale now, the largest quantity; all from memory.
 // The limits per user are stock's, in the same step as the stock.
+//
+// Redis keys, beside those of stock, cache, delayqueue and lock:
+//
+//	liveshop:order:<id>            hash  a token: whose it is, and what was ordered with it; TTL 30 min, then 48 h
+//	liveshop:cart:<room>:<uid>     hash  SKU → quantity; TTL 7 days
+//	liveshop:warehouse:looks       zset  rooms with products that are sold elsewhere, by the last look
+//	liveshop:warehouse:{<room>}:…  hash, string  what was seen there, and when; TTL 1 h
 package sale

@@ -54,7 +54,7 @@ func (s *Sale) writeFigures(ctx context.Context) error {
 		}
 		var errs []error
 		for _, room := range rooms {
-			errs = append(errs, s.load(ctx, room), s.project(ctx, room))
+			errs = append(errs, s.load(ctx, room))
 		}
 		at := s.now()
 		figures, err := s.Figures(ctx)

@@ -87,9 +87,7 @@ func (s *Sale) Run(ctx context.Context) error {
 	wg.Go(func() { s.runJobs(ctx) })
 	wg.Go(func() { s.every(ctx, time.Second, "chores", s.chores) })
 	wg.Go(func() { s.every(ctx, figuresEvery, "figures", s.writeFigures) })
-	if s.opts.Warehouse != nil {
-		wg.Go(func() { s.runWarehouse(ctx) })
-	}
+	wg.Go(func() { s.runWarehouse(ctx) })
 	s.runLives(ctx)
 	wg.Wait()
 	return nil
@@ -195,14 +193,10 @@ func (s *Sale) runJournal(ctx context.Context, l *live) {
 func (s *Sale) chores(ctx context.Context) error {
 	return s.alone(ctx, "chores", func(ctx context.Context) error {
 		errs := []error{s.settleAll(ctx), s.sweepEnded(ctx)}
-		rooms, err := column[int64](s.env.DB.QueryContext(ctx, "SELECT room FROM sales WHERE state = ?", stateClosing))
+		rooms, err := s.liveRooms(ctx)
 		errs = append(errs, err)
 		for _, room := range rooms {
-			l, err := s.of(ctx, room)
-			if err == nil {
-				err = s.wind(ctx, l)
-			}
-			errs = append(errs, err)
+			errs = append(errs, s.project(ctx, room), s.wind(ctx, room))
 		}
 		return errors.Join(errs...)
 	})

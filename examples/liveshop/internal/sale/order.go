@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	tokenKept = 30 * time.Minute // from Token to Place
-	orderKept = 48 * time.Hour   // what Redis remembers of an order beside stock's record
+	tokenKept = 30 * time.Minute // since it was last used
+	orderKept = 48 * time.Hour   // the token of an order: until SQL has it, and a while longer
 	maxLines  = 20
 )
 
@@ -154,7 +154,7 @@ func (s *Sale) claim(ctx context.Context, uid, id int64, what string) (first boo
 	key, user := orderKey(id), strconv.FormatInt(uid, 10)
 	pipe := s.env.Redis.Pipeline()
 	set := pipe.HSetNX(ctx, key, "what:"+user, what) // a stranger's claim is another field
-	pipe.Expire(ctx, key, orderKept)
+	pipe.Expire(ctx, key, tokenKept)
 	got := pipe.HMGet(ctx, key, "uid", "what:"+user)
 	if _, err := pipe.Exec(ctx); err != nil {
 		return false, down(err)
@@ -173,13 +173,17 @@ func (s *Sale) claim(ctx context.Context, uid, id int64, what string) (first boo
 
 var errNoToken = &api.Error{Status: http.StatusNotFound, Code: "no_token", Msg: "ask for an order_id first: POST /orders/token"}
 
-// tidy takes what was ordered out of the cart. That may fail: it is only a convenience.
+// tidy takes what was ordered out of the cart, and keeps the token. Both may fail: they
+// are conveniences.
 func (s *Sale) tidy(ctx context.Context, uid, id, room int64, items []stock.Item) {
 	skus := make([]string, len(items))
 	for i, it := range items {
 		skus[i] = it.SKU
 	}
-	if err := s.env.Redis.HDel(ctx, cartKey(room, uid), skus...).Err(); err != nil {
+	pipe := s.env.Redis.Pipeline()
+	pipe.HDel(ctx, cartKey(room, uid), skus...)
+	pipe.Expire(ctx, orderKey(id), orderKept)
+	if _, err := pipe.Exec(ctx); err != nil {
 		s.env.Log.Info("cart stays as it is", "uid", uid, "order", id, "err", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -232,22 +233,38 @@ func (s *Sale) CloseRoom(ctx context.Context, room int64) error {
 }
 
 // wind ends a sale that is closing, if nothing is on its way in it any more.
-func (s *Sale) wind(ctx context.Context, l *live) error {
+func (s *Sale) wind(ctx context.Context, room int64) error {
+	v, err := s.shelf(ctx, room)
+	if err != nil || v.State != stateClosing {
+		return err
+	}
+	l, err := s.of(ctx, room)
+	if err != nil {
+		return err
+	}
 	// Again and again: the switch is in Redis, and a Rebuild does not know of it.
 	if err := l.stock.Halt(ctx, "the room is closed"); err != nil {
+		return err
+	}
+	if err := s.restock(ctx, room); err != nil {
 		return err
 	}
 	info, err := l.stock.Inspect(ctx)
 	if err != nil || info.Forked != "" || info.OpenHolds > 0 {
 		return err
 	}
-	at, err := s.store.Checkpoint(ctx, activityOf(l.room))
+	at, err := s.store.Checkpoint(ctx, activityOf(room))
 	if err != nil || at != info.LastEntry {
 		return err
 	}
-	levels, err := s.ledgerLevels(ctx, l.room)
-	if err != nil || int64(len(levels)) < info.SKUs {
+	levels, err := s.ledgerLevels(ctx, room)
+	if err != nil {
 		return err
+	}
+	for _, it := range v.Items {
+		if _, ok := levels[it.SKU]; !ok && !it.Elsewhere {
+			return s.load(ctx, room) // it never came to Redis, or Redis lost it before SQL had it
+		}
 	}
 	if err := s.project(ctx, l.room); err != nil {
 		return err
@@ -292,7 +309,8 @@ func (s *Sale) end(ctx context.Context, tx *sql.Tx, l *live, levels map[string]s
 			rooms = append(rooms, open[0])
 		}
 	}
-	return rooms, nil
+	slices.Sort(rooms)
+	return slices.Compact(rooms), nil
 }
 
 // sweepEnded drops from Redis what ended long ago.

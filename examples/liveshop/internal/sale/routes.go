@@ -23,6 +23,15 @@ func (s *Sale) Routes(m *api.Mux) {
 		}
 		return s.Update(r.Context(), p)
 	})
+	m.Admin("PUT /admin/warehouse/{sku}", func(r *api.Request) (any, error) {
+		var in struct {
+			Units int64 `json:"units"`
+		}
+		if err := r.Decode(&in); err != nil {
+			return nil, err
+		}
+		return in, table{s.env}.set(r.Context(), r.PathValue("sku"), in.Units)
+	})
 	m.Public("GET /rooms/{id}/products", inID(func(r *api.Request, room int64) (any, error) {
 		offers, err := s.Offers(r.Context(), room)
 		return map[string]any{"products": offers}, err

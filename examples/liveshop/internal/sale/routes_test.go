@@ -34,11 +34,21 @@ func TestRoutes(t *testing.T) {
 	call("PUT /admin/products/tea", tea, &tea)
 	require.Equal(t, int64(2), tea.Version)
 	refused(t, buyer.Call(ctx, "PUT /admin/products/cup", tea, nil), "bad_request")
+	call("POST /admin/products", Product{SKU: "far", Host: hostOf(1), Title: "Far", Fen: 5, Elsewhere: true}, nil)
+	for _, units := range []int64{3, 7} {
+		call("PUT /admin/warehouse/far", map[string]int64{"units": units}, nil)
+	}
+	refused(t, buyer.Call(ctx, "PUT /admin/warehouse/far", map[string]int64{"units": -1}, nil), "bad_request")
 	require.NoError(t, sh.Open(ctx, 1, hostOf(1)))
 
 	var shelf struct{ Products []Offer }
 	call("GET /rooms/1/products", nil, &shelf)
-	require.Equal(t, "Green tea", shelf.Products[0].Title)
+	require.Equal(t, "Green tea", shelf.Products[1].Title)
+	require.Equal(t, int64(3), shelf.Products[1].Left)
+	eventually(t, "the warehouse was looked at", func() bool {
+		call("GET /rooms/1/products", nil, &shelf)
+		return shelf.Products[0].Left == 7
+	})
 	refused(t, buyer.Call(ctx, "GET /rooms/9/products", nil, nil), "not_found")
 	refused(t, buyer.Call(ctx, "POST /orders/token", nil, nil), "unauthorized")
 

@@ -36,7 +36,8 @@ type Announcer interface {
 type Options struct {
 	// Hold is how long an order may be unpaid; 15 minutes if 0.
 	Hold time.Duration
-	// Warehouse has the stock of products that are sold elsewhere; nil if there are none.
+	// Warehouse has the stock of products that are sold elsewhere; if nil, a table that
+	// the operator sets stands for it.
 	Warehouse Warehouse
 }
 
@@ -72,6 +73,9 @@ const idDomain = 1_000_000_000_000_000
 // New returns the sales. Nothing of what they do by themselves happens before Run.
 func New(ctx context.Context, env *infra.Env, wallet Wallet, announcer Announcer, opts Options) (*Sale, error) {
 	opts.Hold = cmp.Or(opts.Hold, 15*time.Minute)
+	if opts.Warehouse == nil {
+		opts.Warehouse = table{env}
+	}
 	s := &Sale{
 		env: env, wallet: wallet, announcer: announcer, opts: opts,
 		wake: make(chan struct{}, 1), lives: map[int64]*live{},

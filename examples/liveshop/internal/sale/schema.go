@@ -82,6 +82,11 @@ var tables = []string{
 		state    VARCHAR(16) NOT NULL,
 		begun_ms BIGINT      NOT NULL
 	)`,
+	// What somebody else has; see warehouse.go.
+	`CREATE TABLE IF NOT EXISTS warehouse (
+		sku   VARCHAR(40) NOT NULL PRIMARY KEY,
+		units BIGINT      NOT NULL
+	)`,
 	// What Redis said, every 15 seconds: for reports that must not ask it.
 	`CREATE TABLE IF NOT EXISTS stock_figures (
 		activity   VARCHAR(40) NOT NULL,

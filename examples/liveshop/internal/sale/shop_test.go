@@ -2,6 +2,7 @@ package sale
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/account"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/rain"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/room"
 )
 
 // patience is how long a test waits for what should take a fraction of it.
@@ -73,6 +76,7 @@ func newShop(t testing.TB, env *infra.Env, opts Options) *shop {
 	require.NoError(t, err)
 	sh.Sale, err = New(t.Context(), env, sh.accounts.Wallet, sh.heard, opts)
 	require.NoError(t, err)
+	require.NoError(t, errors.Join(room.Migrate(t.Context(), env), rain.Migrate(t.Context(), env))) // for package check
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- sh.Run(ctx) }()
