@@ -34,38 +34,65 @@ func (w *watched) Claim(ctx context.Context, biz string, step int64) (idgen.Rang
 	return w.Store.Claim(ctx, biz, step)
 }
 
-// outages are ways to take a server away; what they return brings it back.
-var outages = map[string]func(t *testing.T, s *server) (back func()){
-	"stopped": func(t *testing.T, s *server) func() {
-		require.NoError(t, s.cmd.Process.Signal(syscall.SIGSTOP))
-		return func() { require.NoError(t, s.cmd.Process.Signal(syscall.SIGCONT)) }
-	},
-	"killed": func(t *testing.T, s *server) func() {
-		s.end()
-		return func() { require.NoError(t, s.start()) }
-	},
+// An outage is a database, and a way to take it away; what that returns brings it back.
+type outage struct {
+	name string
+	open func(t *testing.T) (db Database, cut func() (back func()))
 }
 
-// The database server is stopped, or killed and started again, under a Segment that
-// hands out 2,000 ids a second: for as long as Runway says, no call waits, one claim is
+// A claim survives the server if the commit does.
+var mortal = sync.OnceValues(func() (*server, error) { return startMariaDB("--innodb-flush-log-at-trx-commit=2") })
+
+func onMariaDB(cut func(t *testing.T, s *server) (back func())) func(t *testing.T) (Database, func() func()) {
+	return func(t *testing.T) (Database, func() func()) {
+		requireMariaDB(t)
+		s, err := mortal()
+		require.NoError(t, err)
+		return s.mariaDB(t), func() func() { return cut(t, s) }
+	}
+}
+
+var outages = []outage{
+	{"SQLite, locked", func(t *testing.T) (Database, func() func()) {
+		db := SQLite(t)
+		return db, func() func() {
+			other, err := db.Conn(t.Context())
+			require.NoError(t, err)
+			_, err = other.ExecContext(t.Context(), "BEGIN EXCLUSIVE")
+			require.NoError(t, err)
+			return func() {
+				_, err := other.ExecContext(context.WithoutCancel(t.Context()), "ROLLBACK")
+				require.NoError(t, err)
+				require.NoError(t, other.Close())
+			}
+		}
+	}},
+	{"MariaDB, stopped", onMariaDB(func(t *testing.T, s *server) func() {
+		require.NoError(t, s.cmd.Process.Signal(syscall.SIGSTOP))
+		return func() { require.NoError(t, s.cmd.Process.Signal(syscall.SIGCONT)) }
+	})},
+	{"MariaDB, killed", onMariaDB(func(t *testing.T, s *server) func() {
+		s.end()
+		return func() { require.NoError(t, s.start()) }
+	})},
+}
+
+// The database is locked, its server stopped, or killed and started again, under a Segment
+// that hands out 2,000 ids a second: for as long as Runway says, no call waits, one claim is
 // in flight, and claims come with backoff; afterwards ids go on by themselves, above
 // those of before. 10 s with SPILLWAY_SOAK=1.
 func TestSegmentServerOutage(t *testing.T) {
-	requireMariaDB(t)
 	const rate = 2000
-	outage := 2 * time.Second
+	long := 2 * time.Second
 	if os.Getenv("SPILLWAY_SOAK") == "1" {
-		outage = 10 * time.Second
+		long = 10 * time.Second
 	}
 	// A range that lasts for 1.2 outages: with the rest of one and all of the next,
 	// Runway is up to 1.5, and the next one is asked for within it.
-	step := int64(rate * outage.Seconds() * 1.2)
-	// A claim survives the server if the commit does.
-	s, err := startMariaDB("--innodb-flush-log-at-trx-commit=2")
-	require.NoError(t, err)
-	for name, cut := range outages {
-		t.Run(name, func(t *testing.T) {
-			db := s.mariaDB(t)
+	step := int64(rate * long.Seconds() * 1.2)
+	for _, o := range outages {
+		t.Run(o.name, func(t *testing.T) {
+			db, cut := o.open(t)
 			store := &watched{Store: idStore(t, db, idgen.Atomic)}
 			var log bytes.Buffer
 			ids, err := idgen.NewSegment(store, "order", idgen.Options{MinStep: step, MaxStep: step, Logger: slog.New(slog.NewTextHandler(&log, nil))})
@@ -90,9 +117,9 @@ func TestSegmentServerOutage(t *testing.T) {
 				}
 			}
 			warm := time.Now().Add(1500 * time.Millisecond) // the rate is known
-			pace(t.Context(), func() bool { return time.Now().After(warm) && ids.Runway() > outage*12/10 })
+			pace(t.Context(), func() bool { return time.Now().After(warm) && ids.Runway() > long*12/10 })
 
-			back := sync.OnceFunc(cut(t, s))
+			back := sync.OnceFunc(cut())
 			t.Cleanup(back)
 			runway, claims, waits := ids.Runway(), store.claims.Load(), ids.Stats().Waits
 			began := time.Now()
@@ -103,7 +130,7 @@ func TestSegmentServerOutage(t *testing.T) {
 			waits = ids.Stats().Waits - waits
 			back()
 			t.Logf("server away for %v of a runway of %v: 0 errors, %d claims tried, %d ids left", lasted, runway, tried, ids.Stats().Left)
-			assert.GreaterOrEqual(t, lasted, outage)
+			assert.GreaterOrEqual(t, lasted, long)
 			assert.Zero(t, waits)
 			assert.NotZero(t, tried, "the next range was asked for")
 			assert.LessOrEqual(t, tried, 12+int64(lasted/time.Second), "with backoff")
