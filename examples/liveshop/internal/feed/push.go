@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"slices"
 	"strconv"
 	"time"
 
@@ -60,14 +59,14 @@ func (f *Feeds) push(ctx context.Context, j job, _ *delayqueue.Delivery) error {
 	if err := f.env.Redis.ZRemRangeByScore(ctx, active, "-inf", strconv.FormatInt(since, 10)).Err(); err != nil {
 		return err
 	}
-	fans, err := f.env.Redis.ZRange(ctx, active, 0, -1).Result()
-	if err != nil {
-		return err
-	}
-	for some := range slices.Chunk(fans, 500) {
+	for cursor := uint64(0); ; { // a scan sees every fan who is there all the time
+		var fans []string // and their scores
+		if fans, cursor, err = f.env.Redis.ZScan(ctx, active, cursor, "", 500).Result(); err != nil {
+			return err
+		}
 		_, err := f.env.Redis.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-			for _, fan := range some {
-				uid, err := strconv.ParseInt(fan, 10, 64)
+			for i := 0; i < len(fans); i += 2 {
+				uid, err := strconv.ParseInt(fans[i], 10, 64)
 				if err != nil {
 					return err
 				}
@@ -78,8 +77,10 @@ func (f *Feeds) push(ctx context.Context, j job, _ *delayqueue.Delivery) error {
 		if err != nil {
 			return fmt.Errorf("post %d: %w", p.ID, err)
 		}
+		if cursor == 0 {
+			return nil
+		}
 	}
-	return nil
 }
 
 // fill puts posts into an inbox.

@@ -94,7 +94,8 @@ func (f *Feeds) read(ctx context.Context, fan int64, hosts []int64) ([]Post, err
 }
 
 // Unread returns how many posts of those whom a user follows are new since the last
-// visit; deleted ones count until then.
+// visit. Deleted ones count until then, and so does one that was read before its job
+// had run.
 func (f *Feeds) Unread(ctx context.Context, uid int64) (any, error) {
 	hosts, err := f.follows.Get(ctx, uid)
 	if err != nil || len(hosts) == 0 {

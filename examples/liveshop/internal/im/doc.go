@@ -24,6 +24,36 @@
 // too many, and first when a queue is filling up. Every one is counted: handed out =
 // delivered + sampled out + left behind in sockets that closed (see [Check]).
 //
+// # Frames
+//
+// A client asks GET /rooms/{id}/im for an address and a token, and connects to
+// <ws>?token=<token>, or to resume to <ws>?token=<token>&seq=<highest seen>&epoch=<of the
+// last hello>. Frames are JSON, {"t","id","seq","prev","room","ts","d"}:
+//
+//	t         d                                          seq  may be dropped
+//	hello     recovered, seq, tail, epoch, server_time, online
+//	barrage   uid, name, text                            yes  under load, but not one's own
+//	gift      from, name, to, gift, title, count, fen    yes
+//	pk        round, a, b, left, right, state, winner, ends, version  yes
+//	rain      id, room, starts, ends, total, count       yes
+//	stock     sku, left, version                         yes
+//	room      state                                      yes
+//	packet    uid, name, fen                                  under load
+//	like      count                                           under load
+//	online    count                                           under load
+//	order     order_id, state; to one user
+//	balance   fen; to one user
+//	sampled   n: so many frames were dropped for this socket
+//	system    text
+//	pong
+//	bye       reason: the server stops; resume at once, at another
+//
+// The first frame is hello. If it says recovered, what was missed follows, in order and
+// before anything else. If it does not, and when a hello without it comes later, the page
+// loads GET /rooms/{id} again. Frames with prev, and those without a room, are
+// acknowledged, {"t":"ack","id"}, which covers the earlier ones too. A client may also send
+// {"t":"barrage","d":{"text"}}, {"t":"read","seq"} and {"t":"ping"}: twenty a second.
+//
 // # Redis keys
 //
 //	liveshop:im:{room-<id>}:numbers  hash    seq, tail (the last reliable one), epoch; TTL 7 days

@@ -202,6 +202,14 @@ func TestLostMessages(t *testing.T) {
 		require.Equal(t, numbers(1, 4), a.of("gift"))
 		require.Zero(t, a.Report().Lost)
 		require.EqualValues(t, 2, two.Counts().Repairs)
+
+		lose(t, rdb, one, 5) // and the log has it no more
+		require.NoError(t, rdb.Del(t.Context(), keysOf(1).log).Err())
+		one.gifts(1, 6, 7)
+		settle()
+		require.Equal(t, 1, a.Report().StartOver)
+		require.Zero(t, a.Report().Lost)
+		require.Equal(t, append(numbers(1, 4), "6", "7"), a.of("gift"))
 		balanced(t, one, two)
 	})
 	t.Run("naive", func(t *testing.T) { // a server that trusts pub/sub

@@ -115,15 +115,18 @@ func (h *Hub) compare(ctx context.Context, r *room, st standing) {
 		h.mu.Unlock()
 		return
 	}
-	if r.known && st.epoch == r.epoch && st.tail < r.tail {
+	back := r.known && st.epoch == r.epoch && st.tail < r.tail
+	h.mu.Unlock()
+	if back {
 		// A failover lost the last numbers. They will be given out again, for other
 		// frames: so they need another epoch, which the other servers notice as well.
 		if err := h.rdb.HSet(ctx, keysOf(r.id).numbers, "epoch", st.now).Err(); err != nil {
-			h.warn(ctx, "im: epoch", err, "room", r.id) // it still is so with the next report
-		} else {
-			st.epoch = st.now
+			h.warn(ctx, "im: epoch", err, "room", r.id)
+			return // it still is so with the next report
 		}
+		st.epoch = st.now
 	}
+	h.mu.Lock()
 	h.follow(r, st.epoch, st.tail)
 	behind := r.known && st.tail > r.tail
 	if st.online != r.online {
@@ -132,26 +135,27 @@ func (h *Hub) compare(ctx context.Context, r *room, st standing) {
 	}
 	h.mu.Unlock()
 	if behind {
-		h.repair(ctx, r)
+		h.repair(ctx, r, st.tail)
 	}
 }
 
 // follow notices that Redis lost the room's numbers: they begin again, and every
 // client has to load the room again. The caller holds the lock.
 func (h *Hub) follow(r *room, epoch, tail int64) {
-	if !r.known || epoch == r.epoch {
-		return
+	if r.known && epoch != r.epoch {
+		r.epoch = epoch
+		h.startOver(r, tail)
 	}
-	r.epoch, r.seq, r.tail = epoch, tail, tail
-	h.startOver(r)
 }
 
-// startOver tells the sockets of r that they missed something for good.
-func (h *Hub) startOver(r *room) {
+// startOver tells the sockets of r that they missed something for good: what comes next
+// follows tail. The caller holds the lock.
+func (h *Hub) startOver(r *room, tail int64) {
+	r.seq, r.tail = tail, tail
 	for s := range r.members {
 		s.after = 0
 		h.counts.Unrecovered++
-		h.send(s, h.hello(r, hello{Tail: r.tail, Seq: r.tail}))
+		h.send(s, h.hello(r, hello{Tail: tail, Seq: tail}))
 	}
 }
 
@@ -168,14 +172,14 @@ func (h *Hub) receive(ctx context.Context, text string) {
 	}
 	h.mu.Lock()
 	r := h.rooms[b.room]
-	if r == nil || !r.known {
+	if r == nil || !r.known || b.epoch < r.epoch { // the last: sent before Redis lost its data
 		h.mu.Unlock()
 		return
 	}
 	h.follow(r, b.epoch, b.prev)
 	behind := b.prev > r.tail
 	h.mu.Unlock()
-	if behind && h.repairs && !h.repair(ctx, r) {
+	if behind && h.repairs && !h.repair(ctx, r, b.prev) {
 		return // its reliable frames are in the log, and come with the next repair
 	}
 	h.mu.Lock()
@@ -191,9 +195,9 @@ func (h *Hub) receive(ctx context.Context, text string) {
 	}
 }
 
-// repair hands out the reliable frames after r.tail from the log in Redis, and reports
-// whether it could. Only the receiving goroutine calls it.
-func (h *Hub) repair(ctx context.Context, r *room) bool {
+// repair hands out the reliable frames after r.tail, to at least the one numbered to, from
+// the log in Redis, and reports whether it could ask. Only the receiving goroutine calls it.
+func (h *Hub) repair(ctx context.Context, r *room, to int64) bool {
 	if !h.repairs {
 		return false
 	}
@@ -208,14 +212,14 @@ func (h *Hub) repair(ctx context.Context, r *room) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.counts.Repairs++
-	if len(frames) > 0 && frames[0].prev > r.tail { // the log does not reach back so far
-		r.tail = frames[len(frames)-1].seq
-		h.startOver(r)
-		return true
+	if len(frames) == 0 || frames[0].prev > tail { // the log does not reach back so far
+		h.startOver(r, to)
 	}
 	for _, f := range frames {
-		r.tail = f.seq
-		h.hand(r, f)
+		if f.seq > r.tail {
+			r.tail = f.seq
+			h.hand(r, f)
+		}
 	}
 	return true
 }

@@ -23,7 +23,7 @@ func (p packet) FrameID() string { return fmt.Sprintf("packet-%d-%d", p.rain, p.
 // grab answers POST /rooms/{id}/rain/grab {id}. It asks SQL nothing before there is a
 // packet: most who grab come too late.
 func (r *Rains) grab(q *api.Request) (any, error) {
-	room, err := q.ID("id")
+	inRoom, err := q.ID("id")
 	if err != nil {
 		return nil, err
 	}
@@ -34,15 +34,17 @@ func (r *Rains) grab(q *api.Request) (any, error) {
 		return nil, err
 	}
 	ctx := q.Context()
-	v, err := grab.Run(ctx, r.env.Redis, keys(in.ID), q.UID).Slice()
+	v, err := grab.Run(ctx, r.env.Redis, keys(in.ID), q.UID, kept.Milliseconds()).Slice()
 	if err != nil {
 		return nil, fmt.Errorf("grab of rain %d: %w", in.ID, err)
 	}
+	what, _ := v[0].(string)
 	fen, _ := v[1].(int64)
-	switch what, _ := v[0].(string); what {
-	case "none":
+	room, _ := v[2].(int64)
+	switch {
+	case what == "none", room != inRoom:
 		return nil, api.NotFound("rain")
-	case "early", "late", "empty":
+	case what == "early", what == "late", what == "empty":
 		return nil, api.Conflict(what, "no packet: "+what)
 	}
 	out := struct {

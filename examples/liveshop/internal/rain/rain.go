@@ -11,7 +11,7 @@
 //
 // Redis keys; TTL 2 days:
 //
-//	liveshop:rain:{<id>}:window   hash  starts and ends, ms
+//	liveshop:rain:{<id>}:window   hash  starts and ends, ms, and the room
 //	liveshop:rain:{<id>}:amounts  list  fen of the packets that are left
 //	liveshop:rain:{<id>}:grabbed  hash  fen by uid
 //	liveshop:rain:room:<id>       string  the rain that is on in a room; TTL until it ends
@@ -278,11 +278,13 @@ func (r *Rains) start(q *api.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := keys(rain.ID)
-	if err := r.env.Redis.HSet(ctx, k[0], "starts", rain.Starts, "ends", rain.Ends).Err(); err != nil {
-		return nil, err
-	}
-	if err := r.env.Redis.PExpire(ctx, k[0], kept).Err(); err != nil {
+	window := keys(rain.ID)[0]
+	_, err = r.env.Redis.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		p.HSet(ctx, window, "starts", rain.Starts, "ends", rain.Ends, "room", rain.Room)
+		p.PExpire(ctx, window, kept)
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
 	if err := r.env.Redis.Set(ctx, onKey(v.ID), text, left).Err(); err != nil {

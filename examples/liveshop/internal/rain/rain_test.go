@@ -65,7 +65,7 @@ func weather(t *testing.T, env *infra.Env) (*Rains, *hall) {
 	h := &hall{Wallet: accounts.Wallet, Room: room.Room{ID: 5, Host: host, Open: true}, shown: map[string]int{}}
 	r, err := New(t.Context(), env, Options{Wallet: h, Rooms: h, Announcer: h, Name: h.name})
 	require.NoError(t, err)
-	r.countdown, r.falls = 200*time.Millisecond, 2*time.Second
+	r.countdown, r.falls = time.Hour, time.Hour
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
@@ -148,8 +148,10 @@ func TestRain(t *testing.T) {
 		on, err := r.Part(t.Context(), h.Room, 0)
 		require.NoError(t, err)
 		require.NotNil(t, on)
-		require.Eventually(t, func() bool { return grab(2).Code == "ok" }, 5*time.Second, 10*time.Millisecond)
+		require.NoError(t, env.Redis.HSet(t.Context(), keys(v.ID)[0], "starts", 1).Err())
+		require.Equal(t, "ok", grab(2).Code)
 
+		require.Equal(t, "not_found", call(3, "POST /rooms/6/rain/grab", id).Code, "of another room")
 		h.unbooked.Store(5) // the database fails for some
 		got := make([]int64, guests+1)
 		var all sync.WaitGroup
@@ -190,7 +192,7 @@ func TestSettle(t *testing.T) {
 	env := shoptest.Env(t)
 	r, h := weather(t, env)
 	h.granted.Store(true)
-	r.countdown, r.falls = 0, time.Hour
+	r.countdown = 0
 	call := shoptest.Caller(t, env, r)
 	var v Rain
 	prepare := func() string {
@@ -205,7 +207,7 @@ func TestSettle(t *testing.T) {
 	id := began()
 	for uid := int64(2); uid <= 8; uid++ {
 		if uid <= 5 { // the server dies
-			require.NoError(t, grab.Run(t.Context(), env.Redis, keys(v.ID), uid).Err())
+			require.NoError(t, grab.Run(t.Context(), env.Redis, keys(v.ID), uid, 1e6).Err())
 			continue
 		}
 		require.Equal(t, 200, call(uid, "POST /rooms/5/rain/grab", id).Status)
@@ -254,7 +256,7 @@ func TestCheckSeesNaive(t *testing.T) {
 			}
 		},
 		"a packet that is booked twice": func(t *testing.T, r *Rains, v Rain) {
-			res, err := grab.Run(t.Context(), r.env.Redis, keys(v.ID), 2).Slice()
+			res, err := grab.Run(t.Context(), r.env.Redis, keys(v.ID), 2, 1e6).Slice()
 			require.NoError(t, err)
 			for i := range 2 {
 				_, err := r.opts.Wallet.Pay(t.Context(), account.Platform, 2, res[1].(int64), "packet", fmt.Sprintf("rain-%d-2-%d", v.ID, i))
@@ -262,7 +264,7 @@ func TestCheckSeesNaive(t *testing.T) {
 			}
 		},
 		"a settlement without the grabs": func(t *testing.T, r *Rains, v Rain) {
-			require.NoError(t, grab.Run(t.Context(), r.env.Redis, keys(v.ID), 2).Err())
+			require.NoError(t, grab.Run(t.Context(), r.env.Redis, keys(v.ID), 2, 1e6).Err())
 			_, err := r.opts.Wallet.Pay(t.Context(), account.Platform, host, v.Total, "packet", v.FrameID()+"-rest")
 			require.NoError(t, err)
 			_, err = r.env.DB.ExecContext(t.Context(), "UPDATE rains SET settled = 1")
@@ -273,7 +275,7 @@ func TestCheckSeesNaive(t *testing.T) {
 			env := shoptest.Env(t)
 			r, h := weather(t, env)
 			h.granted.Store(true)
-			r.countdown, r.falls = 0, time.Hour
+			r.countdown = 0
 			call := shoptest.Caller(t, env, r)
 			var v Rain
 			call(host, "POST /rooms/5/rain/prepare", `{"total":5000,"count":20}`).Into(t, &v)

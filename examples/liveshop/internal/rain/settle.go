@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/spillway-go/spillway/examples/liveshop/internal/account"
 	"github.com/spillway-go/spillway/lock"
 )
@@ -69,7 +71,15 @@ func (r *Rains) settleAll(ctx context.Context) error {
 // host what is left of the money. It may be done twice, or by two at once: each
 // booking happens once.
 func (r *Rains) settle(ctx context.Context, v Rain) error {
-	grabbed, err := r.env.Redis.HGetAll(ctx, keys(v.ID)[2]).Result()
+	k := keys(v.ID)
+	var grabs *redis.MapStringStringCmd
+	_, err := r.env.Redis.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		// It is over for good, also by the clock of a server that takes over.
+		p.HSet(ctx, k[0], "ends", 0)
+		p.PExpire(ctx, k[0], kept)
+		grabs = p.HGetAll(ctx, k[2])
+		return nil
+	})
 	if err != nil {
 		return err
 	}
@@ -77,7 +87,7 @@ func (r *Rains) settle(ctx context.Context, v Rain) error {
 	if err != nil {
 		return err
 	}
-	for user, amount := range grabbed {
+	for user, amount := range grabs.Val() {
 		uid, err1 := strconv.ParseInt(user, 10, 64)
 		fen, err2 := strconv.ParseInt(amount, 10, 64)
 		if err := errors.Join(err1, err2); err != nil {

@@ -15,9 +15,6 @@ import (
 	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
 )
 
-// partTimeout is how long the page of a room waits for one of its parts.
-const partTimeout = 500 * time.Millisecond
-
 // enter answers GET /rooms/{id}: the room, and its parts, which are read side by side.
 // A page that lacks a part is better than none: a part that fails, or takes too long,
 // is null and named in "missing".
@@ -51,7 +48,7 @@ func (r *Rooms) enter(q *api.Request) (any, error) {
 
 // read reads parts side by side.
 func (r *Rooms) read(ctx context.Context, v Room, uid int64, parts map[string]Part) map[string]any {
-	ctx, cancel := context.WithTimeout(ctx, partTimeout)
+	ctx, cancel := context.WithTimeout(ctx, r.partTimeout)
 	defer cancel()
 	var mu sync.Mutex
 	out := map[string]any{}

@@ -73,11 +73,13 @@ type Rooms struct {
 	locks  *lock.Locker
 	links  *shorturl.Service
 
-	parts    map[string]Part
-	news     map[string]News
-	opening  []func(context.Context, Room) error
-	closing  []func(context.Context, Room) error
-	building builder
+	parts map[string]Part
+	// partTimeout is how long the page of a room waits for its parts.
+	partTimeout time.Duration
+	news        map[string]News
+	opening     []func(context.Context, Room) error
+	closing     []func(context.Context, Room) error
+	building    builder
 }
 
 // New returns the rooms of the service; name returns what a user is called.
@@ -85,7 +87,7 @@ func New(ctx context.Context, env *infra.Env, messages Messages, name func(ctx c
 	if err := errors.Join(Migrate(ctx, env), shorturl.Migrate(ctx, env.DB, env.Dialect)); err != nil {
 		return nil, err
 	}
-	r := &Rooms{env: env, messages: messages, name: name, parts: map[string]Part{}}
+	r := &Rooms{env: env, messages: messages, name: name, parts: map[string]Part{}, partTimeout: 500 * time.Millisecond}
 	r.news = map[string]News{"rooms": r.roomNews, "dots": r.dotNews}
 	var errs [7]error
 	r.ids, errs[0] = env.IDs("room")

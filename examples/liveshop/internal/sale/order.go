@@ -188,6 +188,25 @@ func (s *Sale) tidy(ctx context.Context, uid, id, room int64, items []stock.Item
 	}
 }
 
+// linesOf returns items as an order has them.
+func linesOf(items []stock.Item) []Line {
+	lines := make([]Line, len(items))
+	for i, it := range items {
+		lines[i] = Line{SKU: it.SKU, Qty: it.Qty}
+	}
+	return lines
+}
+
+// canonical writes a request down, so that two can be compared.
+func canonical(room int64, lines []Line) string {
+	var b strings.Builder
+	b.WriteString(strconv.FormatInt(room, 10))
+	for _, l := range lines {
+		b.WriteString(" " + l.SKU + ":" + strconv.FormatInt(l.Qty, 10))
+	}
+	return b.String()
+}
+
 func stateOf(state stock.State) string {
 	switch state {
 	case stock.Reserved:

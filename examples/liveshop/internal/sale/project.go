@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"strconv"
-	"strings"
 
 	"github.com/spillway-go/spillway/stock"
 	"github.com/spillway-go/spillway/stock/stocksql"
@@ -252,23 +251,4 @@ func (s *Sale) put(ctx context.Context, tx *sql.Tx, room int64, c change, all ma
 	_, err := tx.ExecContext(ctx, "UPDATE orders SET state = ?, paid_ms = ?, version = version + 1 WHERE order_id = ? AND state = ?",
 		state, paidAt, c.order, Pending)
 	return err
-}
-
-// lines are items as an order has them.
-func linesOf(items []stock.Item) []Line {
-	lines := make([]Line, len(items))
-	for i, it := range items {
-		lines[i] = Line{SKU: it.SKU, Qty: it.Qty}
-	}
-	return lines
-}
-
-// canonical writes a request down, so that two can be compared.
-func canonical(room int64, lines []Line) string {
-	var b strings.Builder
-	b.WriteString(strconv.FormatInt(room, 10))
-	for _, l := range lines {
-		b.WriteString(" " + l.SKU + ":" + strconv.FormatInt(l.Qty, 10))
-	}
-	return b.String()
 }
