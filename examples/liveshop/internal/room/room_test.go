@@ -238,6 +238,7 @@ func TestListOfFleet(t *testing.T) {
 	for i, r := range fleet {
 		if r.locks.Stats().Acquired > 0 {
 			stops[i]()
+			break
 		}
 	}
 	require.Eventually(t, func() bool { return builders() == 2 }, 10*time.Second, time.Millisecond)
