@@ -9,7 +9,8 @@ import (
 
 const (
 	writeTimeout = 10 * time.Second // for one frame, into the connection of a slow client
-	reminders    = 16               // frames that are sent again at a time
+	reminders    = 16               // frames that are sent again at a time, to one client,
+	allReminders = 2000             // and in a second, to all
 )
 
 // A socket is one user's connection to one room. Two goroutines belong to it: the
@@ -242,8 +243,9 @@ func (s *socket) put(f *frame) error {
 // again; 0 if nothing is owed. False is the end.
 //
 // A client that acknowledges something now and then is only behind: to send it
-// everything twice would put it further behind. And of one that is silent, a few frames
-// will do: an acknowledgement of any covers those before it.
+// everything twice would put it further behind. Of one that is silent, a few frames will
+// do: an acknowledgement of any covers those before it. And where all clients are late
+// it is the server that is behind: so there is a limit for all together.
 func (s *socket) remind() (time.Duration, bool) {
 	var late []*frame
 	s.mu.Lock()
@@ -259,7 +261,7 @@ func (s *socket) remind() (time.Duration, bool) {
 			s.counts.Unacked++
 			continue
 		default:
-			if d.due = t.Add(retry); len(late) < reminders {
+			if d.due = t.Add(retry); len(late) < reminders && s.hub.mayRemind(t) {
 				d.tried = true
 				late = append(late, d.f)
 			}
@@ -278,6 +280,12 @@ func (s *socket) remind() (time.Duration, bool) {
 		}
 	}
 	return next, true
+}
+
+func (h *Hub) mayRemind(t time.Time) bool {
+	h.reminding.Lock()
+	defer h.reminding.Unlock()
+	return h.reminding.take(t, 1)
 }
 
 // acked takes an acknowledgement: of a frame, and of all that were sent before it.
