@@ -139,7 +139,7 @@ func (a *Accounts) register(ctx context.Context, phone string) (out Login, err e
 	}
 	err = a.env.Tx(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, a.env.InsertNew("users", "uid", "phone", "name", "created_ms"),
-			uid, phone, "Guest "+phone[len(phone)-4:], time.Now().UnixMilli())
+			uid, phone, nickname(uid), time.Now().UnixMilli())
 		if err != nil {
 			return err
 		}

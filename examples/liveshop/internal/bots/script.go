@@ -12,18 +12,18 @@ var rooms = []struct {
 	{"Night market: everything for 9.9", "normal", []string{"star", "rain"}, []Product{
 		{Title: "Noise-cancelling headphones", Image: "headphones", Fen: 29900, Total: 40, PerUser: perUser},
 		{Title: "Travel mug", Image: "cup", Fen: 990, Total: 200, PerUser: perUser},
-		{Title: "One of eight: signed poster", Image: "box", Fen: 9900, Total: 8, PerUser: perUser},
+		{Title: "One of eight: signed poster", Image: "poster", Fen: 9900, Total: 8, PerUser: perUser},
 	}},
 	{"Sneaker drop with Lin", "normal", []string{"star"}, []Product{
 		{Title: "Runner 3, limited", Image: "shoe", Fen: 89900, Total: 12, PerUser: perUser},
 		{Title: "Laces, glow in the dark", Image: "box", Fen: 1900, Total: 150, PerUser: perUser},
 	}},
 	{"PK: who sings better?", "pk", []string{"rain"}, []Product{
-		{Title: "Microphone", Image: "phone", Fen: 15900, Total: 30, PerUser: perUser},
+		{Title: "Microphone", Image: "mic", Fen: 15900, Total: 30, PerUser: perUser},
 	}},
 	{"茶 · Tea from the mountains", "normal", nil, []Product{
-		{Title: "Spring harvest, 100 g", Image: "cup", Fen: 12800, Total: 60, PerUser: perUser},
-		{Title: "Clay pot", Image: "cup", Fen: 45800, Total: 6, PerUser: perUser},
+		{Title: "Spring harvest, 100 g", Image: "leaf", Fen: 12800, Total: 60, PerUser: perUser},
+		{Title: "Clay pot", Image: "pot", Fen: 45800, Total: 6, PerUser: perUser},
 	}},
 	{"Vintage watches, one of each", "normal", nil, []Product{
 		{Title: "Diver, 1971", Image: "watch", Fen: 188000, Total: 1, PerUser: perUser},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"flag"
 	"fmt"
 	"slices"
 	"strconv"
@@ -23,7 +24,13 @@ import (
 	"github.com/spillway-go/spillway/stock/stocksql"
 )
 
-func TestMain(m *testing.M) { shoptest.Main(m) }
+func TestMain(m *testing.M) {
+	// More tests at a time than there are processors: they wait for servers that stop.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	shoptest.Main(m)
+}
 
 const (
 	buyer = 7

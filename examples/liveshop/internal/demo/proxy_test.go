@@ -146,8 +146,9 @@ func TestProxyHearsNotReady(t *testing.T) {
 func TestProxyPassesWebSockets(t *testing.T) {
 	a := newBackend(t)
 	_, front := proxied(t, a)
-	conn, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(front.URL, "http")+"/ws", nil)
+	conn, res, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(front.URL, "http")+"/ws", nil)
 	require.NoError(t, err)
+	defer res.Body.Close()
 	defer conn.Close()
 	for _, text := range []string{"one", "two"} {
 		require.NoError(t, conn.WriteMessage(websocket.TextMessage, []byte(text)))

@@ -104,6 +104,12 @@ func (f *Feeds) Unread(ctx context.Context, uid int64) (any, error) {
 	return f.unread.Count(ctx, text(uid), names(hosts))
 }
 
+// Following reports whether a user follows a host.
+func (f *Feeds) Following(ctx context.Context, uid, host int64) (bool, error) {
+	hosts, err := f.follows.Get(ctx, uid)
+	return slices.Contains(hosts, host), err
+}
+
 func names(hosts []int64) []string {
 	out := make([]string, len(hosts))
 	for i, h := range hosts {

@@ -75,7 +75,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Env, error) {
 
 func (e *Env) prepare(ctx context.Context) (err error) {
 	if err := e.Redis.Ping(ctx).Err(); err != nil {
-		return fmt.Errorf("Redis at %s: %w", cmp.Or(e.Config.Cluster, e.Config.Redis), err)
+		return fmt.Errorf("connect to Redis at %s: %w", cmp.Or(e.Config.Cluster, e.Config.Redis), err)
 	}
 	if err := idgen.Migrate(ctx, e.DB, e.Dialect); err != nil {
 		return fmt.Errorf("database: %w", err)

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func get(t *testing.T, target string, header ...string) *http.Response {
+func get(t *testing.T, target string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodGet, target, nil)
 	for i := 0; i+1 < len(header); i += 2 {
@@ -19,16 +19,16 @@ func get(t *testing.T, target string, header ...string) *http.Response {
 	}
 	w := httptest.NewRecorder()
 	Handler().ServeHTTP(w, r)
-	return w.Result()
+	return w
 }
 
 func TestHandlerServesThePage(t *testing.T) {
 	res := get(t, "/")
-	require.Equal(t, http.StatusOK, res.StatusCode)
-	assert.Equal(t, "text/html; charset=utf-8", res.Header.Get("Content-Type"))
-	assert.Equal(t, "nosniff", res.Header.Get("X-Content-Type-Options"))
+	require.Equal(t, http.StatusOK, res.Code)
+	assert.Equal(t, "text/html; charset=utf-8", res.Header().Get("Content-Type"))
+	assert.Equal(t, "nosniff", res.Header().Get("X-Content-Type-Options"))
 
-	policy := res.Header.Get("Content-Security-Policy")
+	policy := res.Header().Get("Content-Security-Policy")
 	assert.Contains(t, policy, "default-src 'none'")
 	assert.Contains(t, policy, "script-src 'self';", "nothing inline, nothing from elsewhere")
 	assert.NotContains(t, policy, "unsafe")
@@ -42,22 +42,22 @@ func TestHandlerServesEveryFileAsWhatItIs(t *testing.T) {
 		}
 		require.NotEmpty(t, want, "%s: no content type for this kind of file", url)
 		res := get(t, url)
-		assert.Equal(t, http.StatusOK, res.StatusCode, url)
-		assert.Equal(t, want, res.Header.Get("Content-Type"), url)
-		assert.Equal(t, int64(len(f.body)), res.ContentLength, url)
+		assert.Equal(t, http.StatusOK, res.Code, url)
+		assert.Equal(t, want, res.Header().Get("Content-Type"), url)
+		assert.Equal(t, len(f.body), res.Body.Len(), url)
 	}
 }
 
 func TestHandlerAnswers304ToWhoHasTheFile(t *testing.T) {
-	etag := get(t, "/js/main.js").Header.Get("ETag")
+	etag := get(t, "/js/main.js").Header().Get("ETag")
 	require.NotEmpty(t, etag)
-	assert.Equal(t, http.StatusNotModified, get(t, "/js/main.js", "If-None-Match", etag).StatusCode)
-	assert.Equal(t, http.StatusOK, get(t, "/js/api.js", "If-None-Match", etag).StatusCode, "another file has another tag")
+	assert.Equal(t, http.StatusNotModified, get(t, "/js/main.js", "If-None-Match", etag).Code)
+	assert.Equal(t, http.StatusOK, get(t, "/js/api.js", "If-None-Match", etag).Code, "another file has another tag")
 }
 
 func TestHandlerKnowsNothingElse(t *testing.T) {
 	for _, url := range []string{"/index.html", "/js", "/js/", "/web/index.html", "/js/../page.go", "/nothing.js", "/api/v1/rooms"} {
-		assert.Equal(t, http.StatusNotFound, get(t, url).StatusCode, url)
+		assert.Equal(t, http.StatusNotFound, get(t, url).Code, url)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -32,6 +33,11 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		return
+	}
+	// More tests at a time than there are processors: they wait for holds that end, and
+	// for servers that stop.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
 	}
 	shoptest.Main(m)
 }

@@ -78,6 +78,12 @@ func (s *Server) wire(ctx context.Context) error {
 	rooms.Part("online", func(ctx context.Context, r room.Room, _ int64) (any, error) { return hub.Online(ctx, r.ID) })
 	rooms.Part("last", func(ctx context.Context, r room.Room, _ int64) (any, error) { return hub.Last(ctx, r.ID) })
 	rooms.News("feed", feeds.Unread)
+	rooms.Part("following", func(ctx context.Context, r room.Room, uid int64) (any, error) {
+		if uid == 0 {
+			return false, nil
+		}
+		return feeds.Following(ctx, uid, r.Host)
+	})
 	rooms.Part("pk", pks.Part)
 	rooms.Part("rain", rains.Part)
 	rooms.Part("balance", func(ctx context.Context, _ room.Room, uid int64) (any, error) {

@@ -10,7 +10,6 @@ export class Chart {
   #title;
   #unit;
   #top;
-  #made = 0; // series, ever
   #options;
   #plot = svg("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" },
     [0.25, 0.5, 0.75].map((part) => svg("line", { class: "rule", x1: 0, x2: width, y1: part * height, y2: part * height })));
@@ -52,8 +51,9 @@ export class Chart {
   #get({ name, colour, text, dash }) {
     let s = this.#series.get(name);
     if (!s) {
-      colour ??= colours[this.#made++ % colours.length];
-      s = { values: [], line: svg(this.#options.stacked ? "polygon" : "path", { class: "line", stroke: colour, fill: this.#options.stacked ? colour : "none", "stroke-dasharray": dash }), last: el("span", { class: "figure" }) };
+      const used = new Set([...this.#series.values()].map((other) => other.colour));
+      colour ??= colours.find((free) => !used.has(free)) ?? colours[0];
+      s = { colour, values: [], line: svg(this.#options.stacked ? "polygon" : "path", { class: "line", stroke: colour, fill: this.#options.stacked ? colour : "none", "stroke-dasharray": dash }), last: el("span", { class: "figure" }) };
       const swatch = svg("svg", { class: "swatch", viewBox: "0 0 16 8", "aria-hidden": "true" }, svg("line", { x1: 0, x2: 16, y1: 4, y2: 4, stroke: colour, "stroke-width": 3, "stroke-dasharray": dash }));
       s.text = typeof text === "string" ? el("span", { class: "legend-name" }) : el("span", { t: text ?? "" });
       s.legend = el("li", {}, swatch, s.text, s.last);

@@ -128,6 +128,9 @@ export default {
   "state.cancelled": "Cancelled",
   "state.refunded": "Refunded",
 
+  "follow.on": "Following",
+  "follow.off": "Follow",
+
   "unread.title": "Messages",
   "unread.label": "Messages: {n} unread",
   "unread.none": "Nothing unread.",

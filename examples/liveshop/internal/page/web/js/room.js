@@ -77,8 +77,12 @@ export function openRoom(main, id) {
     if (!view) load();
     else {
       connect();
-      if (session.user()) view.restore();
-      else view.forget();
+      if (session.user()) {
+        view.restore();
+        fetchRoom().then((room) => view.refresh(room)).catch(() => {}); // now as one of theirs: what is unread counts from here
+      } else {
+        view.forget();
+      }
     }
   }
   // Frames tell when something sells out or comes back; in between, how much is left is

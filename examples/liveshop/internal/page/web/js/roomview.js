@@ -7,6 +7,7 @@ import { Cart } from "./cart.js";
 import { Chat } from "./chat.js";
 import { Checkout } from "./checkout.js";
 import { el } from "./dom.js";
+import { followButton } from "./follow.js";
 import { count, hue, initial, yuan } from "./format.js";
 import { giftRow, giftTitle } from "./gifts.js";
 import { say, t } from "./i18n.js";
@@ -44,6 +45,7 @@ export class RoomView {
   #rain;
   #shelf;
   #cart;
+  #follow;
   #checkout;
   #gifts;
   #stage;
@@ -63,12 +65,15 @@ export class RoomView {
     this.#gifts = giftRow(room.room.id, () => this.#targets());
     this.#backdrop = new Backdrop(hue(room.room.id));
 
+    this.#follow = followButton(room.host.uid);
+
     const canvas = el("canvas", { "aria-hidden": "true", onclick: (event) => this.#hit(event) });
     this.#title = el("h1", { tabindex: "-1" }, room.room.title);
     this.#top = el("div", { class: "stage-top" },
       el("a", { class: "round plain", href: "#/", label: "room.back" }, icon("back")),
       el("span", { class: "avatar", "aria-hidden": "true" }, initial(room.host.name)),
       el("div", { class: "stage-title" }, this.#title, el("p", { class: "muted" }, room.host.name)),
+      this.#follow.node,
       el("div", { class: "figures" },
         el("span", { class: "badge live", t: "live" }),
         pair("people", "online", this.#online), pair("heart", "likes", this.#likes), pair("eye", "views", this.#views)));
@@ -96,6 +101,7 @@ export class RoomView {
     this.#backdrop.online = room.online;
     this.#views.textContent = count(room.views);
     this.#setLikes(room.likes);
+    this.#follow.show(room.following);
     this.#shelf.show(room.products ?? []);
     this.#showPK(room.pk);
     this.#rain.show(room.rain);

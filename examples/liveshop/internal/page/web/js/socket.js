@@ -11,8 +11,9 @@ const longestPause = 8_000;
 const typicalTrip = 80; // ms, if nothing better is known of the clock
 const remember = 512; // ids of frames, against seeing one twice
 
-// Frames that the server sends once more unless they are acknowledged.
-const acked = new Set(["gift", "pk", "stock", "rain", "packet", "order", "balance", "room", "system"]);
+// owed says whether the server sends a frame once more unless it is acknowledged: those
+// that name the one before them, and those to this visitor alone.
+const owed = (frame) => frame.prev !== undefined || !frame.room;
 
 export class RoomSocket {
   #room;
@@ -52,6 +53,7 @@ export class RoomSocket {
 
   close() {
     this.#ended = true;
+    this.#sayRead();
     clearInterval(this.#pulse);
     clearTimeout(this.#retry);
     removeEventListener("online", this.#hurry);
@@ -95,7 +97,7 @@ export class RoomSocket {
     }
     if (frame.seq > this.#seq) this.#seq = frame.seq;
     if (frame.id) {
-      if (acked.has(frame.t)) this.send("ack", { id: frame.id });
+      if (owed(frame)) this.send("ack", { id: frame.id });
       if (this.#seen.has(frame.id)) return;
       this.#seen.add(frame.id);
       if (this.#seen.size > remember) this.#seen.delete(this.#seen.values().next().value);
@@ -122,6 +124,10 @@ export class RoomSocket {
     if (this.#socket === null) return;
     if (performance.now() - this.#heard > silence) this.#lost(this.#socket);
     else this.send("ping");
+    this.#sayRead();
+  }
+
+  #sayRead() {
     if (!document.hidden && this.#seq > this.#read && this.send("read", { seq: this.#seq })) this.#read = this.#seq;
   }
 

@@ -128,6 +128,9 @@ export default {
   "state.cancelled": "已取消",
   "state.refunded": "已退款",
 
+  "follow.on": "已关注",
+  "follow.off": "关注",
+
   "unread.title": "消息",
   "unread.label": "消息：{n} 条未读",
   "unread.none": "没有未读消息。",
