@@ -132,7 +132,12 @@ func (c *customer) call(route string, in, out any) {
 			c.t.Fatalf("%s: %v", route, err)
 		case status >= http.StatusBadGateway:
 			c.t.Logf("%s: status %d, asking again", route, status)
-			continue
+			select {
+			case <-time.After(200 * time.Millisecond):
+				continue
+			case <-ctx.Done():
+				c.t.Fatalf("%s: status %d for %v", route, status, patience)
+			}
 		case status != http.StatusOK:
 			c.t.Fatalf("%s: status %d: %s", route, status, answer)
 		}
