@@ -202,8 +202,9 @@ func (d *demo) stage(t *testing.T, units int) stage {
 
 func (s stage) url(d *demo) string { return fmt.Sprintf("%s/#/rooms/%d", d.base, s.ID) }
 
-// shared is the demo of all tests that need no other.
-var shared = sync.OnceValues(func() (*demo, error) { return startDemo() })
+// shared is the demo of all tests that need no other. Orders wait as long as a busy
+// machine may need to pay them.
+var shared = sync.OnceValues(func() (*demo, error) { return startDemo("-hold", "10m") })
 
 // tidy is what TestMain does at the end, the last first.
 var tidy []func() error
