@@ -55,6 +55,9 @@ var (
 	ErrCancelled = errors.New("stock: order was cancelled")
 	ErrExpired   = errors.New("stock: hold expired")
 	ErrConfirmed = errors.New("stock: order was confirmed")
+	// ErrContended is an order in an activity with buckets while the last units moved
+	// between them all the time: nothing happened, and it is not sold out. Try again.
+	ErrContended = errors.New("stock: contended")
 )
 
 // Limits of one call. They keep a script short, since Redis does nothing else
@@ -93,6 +96,12 @@ type Options struct {
 	// SoldOutFor is how long a process may answer "sold out" from memory after Redis
 	// said so; 100 ms if 0, at most 1 s, -1 to ask Redis every time.
 	SoldOutFor time.Duration
+	// Buckets, 2 to 64, divides a hot activity over as many hash tags, so that a
+	// Cluster shares its load; 0 and 1 mean one tag. It is fixed by the first Load. A
+	// user's orders are all settled in one bucket, and stock moves there when it runs
+	// out. Order ids are then unique per user: the same id under two users is two
+	// orders. See the package comment for what else differs.
+	Buckets int
 	// Unmerged sends every call in a round trip of its own. Merging costs a lone
 	// caller nothing; this exists to measure it.
 	Unmerged bool
@@ -132,6 +141,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("%w: Options.UserLimit %d, want 0 to 2^52", ErrInvalid, o.UserLimit)
 	case o.UserSKULimit < 0 || o.UserSKULimit > maxQty:
 		return o, fmt.Errorf("%w: Options.UserSKULimit %d, want 0 to 2^52", ErrInvalid, o.UserSKULimit)
+	case o.Buckets < 0 || o.Buckets > maxBuckets:
+		return o, fmt.Errorf("%w: Options.Buckets %d, want 0 to %d", ErrInvalid, o.Buckets, maxBuckets)
 	case o.SoldOutFor > time.Second || o.SoldOutFor < 0 && o.SoldOutFor != -1:
 		return o, fmt.Errorf("%w: Options.SoldOutFor %v, want up to 1s, or -1 for never", ErrInvalid, o.SoldOutFor)
 	}
@@ -165,6 +176,9 @@ type Activity struct {
 	undone undone
 	stats  counters
 	closed atomic.Bool // for answers from memory, which the group does not see
+
+	buckets []*Activity // see bucket.go; nil: this is the only one
+	bucket  int         // number of this one
 }
 
 // The kinds of an activity's keys.
@@ -200,7 +214,14 @@ func New(rdb redis.UniversalClient, activity string, opts Options) (*Activity, e
 	if err := checkServer(rdb, opts); err != nil {
 		return nil, fmt.Errorf("stock: activity %q: %w", activity, err)
 	}
-	space := key.New(opts.Prefix, "stock", layout, activity)
+	a := newActivity(rdb, activity, opts, key.New(opts.Prefix, "stock", layout, activity))
+	if opts.Buckets > 1 {
+		a.divide()
+	}
+	return a, nil
+}
+
+func newActivity(rdb redis.UniversalClient, activity string, opts Options, space key.Space) *Activity {
 	k := keys{
 		levels: space.Key("levels"), stream: space.Key("journal"), events: space.Key("events"),
 		holds: space.Key("holds"), limits: space.Key("limits"), users: space.Key("eligible"),
@@ -211,7 +232,7 @@ func New(rdb redis.UniversalClient, activity string, opts Options) (*Activity, e
 	a.args = a.fixedArgs()
 	a.memory.ttl = opts.SoldOutFor
 	a.group = coalesce.New(a.flush, coalesce.Options{MaxBytes: batchBytes})
-	return a, nil
+	return a
 }
 
 func checkServer(rdb redis.UniversalClient, opts Options) error {
@@ -251,5 +272,5 @@ func poolSize(rdb redis.UniversalClient) int {
 // administers goes on, and the Redis client stays open.
 func (a *Activity) Close(ctx context.Context) error {
 	a.closed.Store(true)
-	return a.group.Close(ctx)
+	return errors.Join(together(a.buckets, func(b *Activity) error { return b.Close(ctx) }), a.group.Close(ctx))
 }
