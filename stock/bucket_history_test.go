@@ -35,6 +35,9 @@ func (h *history) runDivided(t testing.TB, home func(string) int, witness divide
 				}
 			})
 		}
+		if h.during != nil {
+			h.during(done / (h.goroutines * h.perRound))
+		}
 		wg.Wait()
 		var all []call
 		for _, c := range calls {
@@ -103,6 +106,53 @@ func historyOfBuckets(t *testing.T, h *history, plain redis.UniversalClient, cli
 		require.Positive(t, l.told[e], "nobody was told %v", e)
 	}
 	return l
+}
+
+// Slots that move in the middle of a sale: unavailable at worst, never wrong.
+func TestSlotsMoveDuringASale(t *testing.T) {
+	c := redistest.Cluster(t, 3, 0)
+	h := bucketHistory(seed(t), 4000, 3)
+	h.opts.Prefix, h.opts.SoldOutFor = redistest.Prefix(t), -1
+	a := open(t, c.Client(), h.opts)
+	moved := 0
+	h.during = func(round int) {
+		k := a.buckets[round%3].keys
+		m := c.Migrate(k.levels)
+		m.Move(k.levels)
+		m.Move(k.holds)
+		m.Move(k.stream)
+		m.Finish()
+		moved++
+	}
+	stop := start(t, a.Run)
+	l := h.runDivided(t, func(u string) int { return a.home(u).bucket }, a, a, open(t, c.Client(), h.opts))
+	stop()
+	l.require(t)
+	require.Greater(t, moved, 3)
+	t.Logf("%d slots moved: %s", moved, l.summary())
+}
+
+// While the slot of a bucket is between two masters, its orders wait or are refused;
+// the others sell, and do not call sold out what may be there.
+func TestABucketIsOnItsWay(t *testing.T) {
+	c := redistest.Cluster(t, 3, 0)
+	a := open(t, c.Client(), Options{Buckets: 3, SoldOutFor: -1})
+	ctx := t.Context()
+	require.NoError(t, a.Load(ctx, map[string]int64{"tea": 6}))
+	m := c.Migrate(a.buckets[1].keys.levels)
+	m.Move(a.buckets[1].keys.levels) // the journal stays: scripts get TRYAGAIN
+	_, err := a.Deduct(ctx, tea("o", userOf(a, 1), 1))
+	require.ErrorIs(t, err, ErrUnavailable)
+	_, err = a.Deduct(ctx, tea("o", userOf(a, 0), 4)) // its own two, and two of bucket 2
+	require.NoError(t, err)
+	_, err = a.Deduct(ctx, tea("p", userOf(a, 2), 1))
+	require.ErrorIs(t, err, ErrUnavailable)
+	m.Finish()
+	_, err = a.Deduct(ctx, tea("p", userOf(a, 2), 1))
+	require.NoError(t, err)
+	_, err = a.Deduct(ctx, tea("o", userOf(a, 1), 1))
+	require.NoError(t, err)
+	requireWhole(t, a, 0, 0, 6)
 }
 
 func bucketHistory(seed uint64, ops, buckets int) *history {
@@ -202,9 +252,9 @@ func TestLedgerCatchesNaiveBuckets(t *testing.T) {
 		"home alone":               func(a *Activity) seller { return stayer{a} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := bucketHistory(s, 1000, 3)
+			h := bucketHistory(s, 1000, 6)
 			h.goroutines, h.perRound, h.simple = 16, 8, true
-			h.stock = map[string]int64{"tea": 9, "cup": 6, "pot": 0, "jar": 12} // buckets run out all the time
+			h.stock = map[string]int64{"tea": 60, "cup": 25, "pot": 0, "jar": 60} // buckets run out all the time
 			a := open(t, rdb, h.opts)
 			home := func(u string) int { return a.home(u).bucket }
 			if name == "probed one after another" {
