@@ -169,6 +169,49 @@ func TestAGiverThatForgot(t *testing.T) {
 	})
 }
 
+// A bucket that lost in a failover that it took something is given it again.
+func TestATakerThatForgot(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		a := open(t, rdb, Options{Buckets: 2, SoldOutFor: -1})
+		apart(t, a, 1, 8)
+		ctx, taker := t.Context(), a.buckets[0].keys.levels
+		before, err := rdb.HGetAll(ctx, taker).Result()
+		require.NoError(t, err)
+		given, ok := a.give(ctx, 1, 0, 0, []Item{{"tea", 1}})
+		require.True(t, ok)
+		require.NoError(t, a.finish(ctx, given))
+		requireWhole(t, a, 8, 0, 0)
+		require.NoError(t, rdb.HDel(ctx, taker, "<1").Err())
+		require.NoError(t, rdb.HSet(ctx, taker, ":tea", before[":tea"]).Err())
+		requireTea(t, a, 8, 0, 0)
+		_, err = a.Deduct(ctx, tea("o", userOf(a, 0), 8))
+		require.NoError(t, err)
+		requireWhole(t, a, 0, 0, 8)
+	})
+}
+
+// What an order costs, as the package comment has it.
+func TestCallsOfAnOrderInBuckets(t *testing.T) {
+	_, rdb := redistest.Mini(t)
+	a := open(t, rdb, Options{Buckets: 3, SoldOutFor: -1})
+	apart(t, a, 2, 4)
+	calls := func(want int, bucket int, expect error) {
+		t.Helper()
+		before := a.Stats().Calls
+		_, err := a.Deduct(t.Context(), tea(fmt.Sprint(before), userOf(a, bucket), 1))
+		require.True(t, errors.Is(err, expect), "%v", err)
+		require.Equal(t, want, int(a.Stats().Calls-before))
+	}
+	calls(1, 2, nil)       // at home
+	calls(1+3+1+1, 0, nil) // a look at three, a give, taken with the order; half of the three is one
+	calls(1+3+1+1, 1, nil) // one of the two
+	calls(1, 2, nil)       // the last
+	for range 2 {
+		calls(1+3+1+3, 0, ErrInsufficient)
+	}
+	require.Equal(t, uint64(2), a.Stats().Transfers)
+}
+
 // Two orders that need what the other's home has: one gets it.
 func TestHomesThatTakeFromEachOther(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
