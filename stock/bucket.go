@@ -149,11 +149,11 @@ func (a *Activity) otherBuckets(was string) error {
 // wrongBuckets is the error of a SKU that was not loaded, if it was loaded with
 // another number of buckets, or nil.
 func (a *Activity) wrongBuckets(ctx context.Context) error {
-	was, err := a.rdb.HGet(ctx, a.keys.levels, "@buckets").Result()
-	if err != nil || was == strconv.Itoa(len(a.buckets)) {
-		return nil // the other error tells enough
+	// Where the question fails, that the SKU was not loaded is answer enough.
+	if was := a.rdb.HGet(ctx, a.keys.levels, "@buckets").Val(); was != "" && was != strconv.Itoa(len(a.buckets)) {
+		return fmt.Errorf("stock: activity %q: %w", a.name, a.otherBuckets(was))
 	}
-	return fmt.Errorf("stock: activity %q: %w", a.name, a.otherBuckets(was))
+	return nil
 }
 
 // restockBucket adds everything in one bucket, in one step that is idempotent as it

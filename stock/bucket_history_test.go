@@ -100,7 +100,7 @@ func historyOfBuckets(t *testing.T, h *history, plain redis.UniversalClient, cli
 	}
 	l.require(t)
 	t.Logf("%d calls: %s; replies lost: %d", h.ops, l.summary(), faults.Fired(redistest.CutAfter)+faults.Fired(redistest.LoseReply))
-	require.Positive(t, len(l.gives), "nothing moved")
+	require.NotEmpty(t, l.gives, "nothing moved")
 	require.Positive(t, faults.Fired(redistest.CutAfter))
 	for _, e := range []error{nil, ErrInsufficient, ErrCancelled} {
 		require.Positive(t, l.told[e], "nobody was told %v", e)

@@ -25,7 +25,8 @@ type ledger struct {
 	restocks   map[string]int64 // ms
 	gives      map[string]Op
 	takes      map[string]bool
-	moves      map[string][]delta // of what can be sold, by SKU
+	base       map[string]int64   // what could be sold, by SKU, before
+	moves      map[string][]delta // of it since then
 	steps      int
 
 	doubles bool // look for orders that are granted twice alone
@@ -57,7 +58,7 @@ func (a *Activity) parts() []*Activity { return a.buckets }
 func newLedger(soldOutFor time.Duration, s divided, home func(string) int) *ledger {
 	l := &ledger{
 		soldOutFor: soldOutFor, home: home, loaded: map[string]int64{}, orders: map[Ref]*booking{}, restocks: map[string]int64{},
-		gives: map[string]Op{}, takes: map[string]bool{}, moves: map[string][]delta{}, told: map[error]int{},
+		base: map[string]int64{}, gives: map[string]Op{}, takes: map[string]bool{}, moves: map[string][]delta{}, told: map[error]int{},
 	}
 	for range s.parts() {
 		l.last = append(l.last, "")
@@ -81,8 +82,12 @@ func (l *ledger) check(ctx context.Context, s divided, calls []call) error {
 		return err
 	}
 	told := map[Ref]bool{}
+	earliest := time.Now()
 	for _, c := range calls {
 		l.judge(c)
+		if c.sent.Before(earliest) {
+			earliest = c.sent
+		}
 		if c.verb == 'D' || c.verb == 'R' {
 			ref := Ref{c.order.ID, c.order.User}
 			refused := errors.Is(c.err, ErrInsufficient) || errors.Is(c.err, ErrContended) || errors.Is(c.err, ErrNoSKU)
@@ -97,7 +102,19 @@ func (l *ledger) check(ctx context.Context, s divided, calls []call) error {
 			}
 		}
 	}
+	l.forget(earliest.Add(-time.Second - l.soldOutFor).UnixMilli())
 	return nil
+}
+
+// forget adds up what happened before ms, which no answer from now on speaks of.
+func (l *ledger) forget(ms int64) {
+	for sku, m := range l.moves {
+		i := 0
+		for ; i < len(m) && m[i].ms < ms; i++ {
+			l.base[sku] += m[i].q
+		}
+		l.moves[sku] = m[i:]
+	}
 }
 
 // settle reads the journals and the levels until they hold still together.
@@ -274,7 +291,7 @@ func (l *ledger) compare(levels []map[string]Level, all map[string]Level) {
 
 // least returns the least that can have been for sale at a moment from ms to ms.
 func (l *ledger) least(sku string, from, to int64) int64 {
-	n, m := int64(0), l.moves[sku]
+	n, m := l.base[sku], l.moves[sku]
 	i := 0
 	for ; i < len(m) && m[i].ms < from; i++ {
 		n += m[i].q

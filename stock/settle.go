@@ -132,7 +132,11 @@ func (a *Activity) send(ctx context.Context, o *op) (outcome, error) {
 		// one that was sent before its order was settled.
 		id = ""
 	}
-	out, err := a.group.Do(ctx, a.lane(o), id, o, len(o.text)+24)
+	size := len(o.text) + 24
+	for _, f := range o.first {
+		size += len(f.text) + 24
+	}
+	out, err := a.group.Do(ctx, a.lane(o), id, o, size)
 	if err == nil {
 		err = out.err
 	}

@@ -272,5 +272,8 @@ func poolSize(rdb redis.UniversalClient) int {
 // administers goes on, and the Redis client stays open.
 func (a *Activity) Close(ctx context.Context) error {
 	a.closed.Store(true)
-	return errors.Join(together(a.buckets, func(b *Activity) error { return b.Close(ctx) }), a.group.Close(ctx))
+	if a.buckets != nil {
+		return together(a.buckets, func(b *Activity) error { return b.Close(ctx) })
+	}
+	return a.group.Close(ctx)
 }
