@@ -164,9 +164,9 @@ func bucketHistory(seed uint64, ops, buckets int) *history {
 
 func TestHistoryOfBuckets(t *testing.T) {
 	s := seed(t)
-	ops := 1500
+	ops := 1000
 	if soak() {
-		ops = 100_000
+		ops = 20_000 // five times
 	}
 	t.Run("cluster", func(t *testing.T) {
 		c := redistest.Cluster(t, 3, 0)
