@@ -157,7 +157,8 @@ func drive(goroutines, n int, work func(i int) error) (histogram, error) {
 						start = time.Now()
 					}
 					if err := work(int(i)); err != nil {
-						failed.CompareAndSwap(nil, &err)
+						first := err // err itself would be allocated for every operation
+						failed.CompareAndSwap(nil, &first)
 					}
 					if i == to-chunk {
 						all[g].add(time.Since(start))

@@ -122,7 +122,7 @@ func (a *Activity) retryCancels(ctx context.Context) {
 			return
 		}
 		_, err := a.Cancel(ctx, ref, reason)
-		if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUnknown) {
+		if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUnknown) || errors.Is(err, ErrClosed) {
 			return
 		}
 		a.undone.done(ref)

@@ -129,6 +129,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	o.Hold = o.Hold.Truncate(time.Millisecond) // as the server counts
 	switch {
 	case o.Hold < 100*time.Millisecond || o.Hold > 10*365*24*time.Hour:
 		return o, fmt.Errorf("%w: Options.Hold %v, want 100ms to 10 years", ErrInvalid, o.Hold)

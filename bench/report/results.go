@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,11 +70,13 @@ func loadAverage() string {
 	return one
 }
 
-// columns of the tables: a metric, and what it is divided by.
-var columns = []struct {
+// A column of the tables is a metric, and what it is divided by.
+type column struct {
 	title, unit string
 	by          float64
-}{
+}
+
+var columns = []column{
 	{"p99 ms", "p99-ms", 1},
 	{"client CPU µs", "CPU-ns/op", 1000},
 	{"Redis CPU µs", "us-redis-cpu/op", 1},
@@ -81,6 +84,12 @@ var columns = []struct {
 	{"ops a call", "ops/call", 1},
 	{"allocs", "allocs/op", 1},
 	{"B/order", "B/order", 1},
+	{"B/object", "B/object", 1},
+	{"peak by mean", "peak/mean", 1},
+	{"needless moves %", "needless-%", 1},
+	{"requests/op", "requests/op", 1},
+	{"max/min", "max/min", 1},
+	{"p50 µs", "p50-us", 1},
 }
 
 func markdown(s *suite, m machine, charts map[string]string) string {
@@ -130,9 +139,12 @@ func markdown(s *suite, m machine, charts map[string]string) string {
 	return b.String()
 }
 
-// table compares rows with the one named spillway.
+// table compares rows with the one named spillway, in the columns that any has.
 func table(p func(string, ...any), rows []*row) {
 	head, rule := "| | ops/s | spillway is |", "|---|---:|---:|"
+	columns := slices.DeleteFunc(slices.Clone(columns), func(c column) bool {
+		return !slices.ContainsFunc(rows, func(r *row) bool { return len(r.metrics[c.unit]) > 0 })
+	})
 	for _, c := range columns {
 		head += " " + c.title + " |"
 		rule += "---:|"

@@ -22,12 +22,59 @@ var targets = []target{
 	{work: "StockDeduct", impl: "spillway", param: "goroutines=64", unit: "B/order", atMost: 200},
 	{work: "StockDeduct", impl: "spillway-reserve", param: "goroutines=64", unit: "B/order", atMost: 200},
 	{work: "StockSoldOut", impl: "spillway", than: "round-trip", unit: "ops/s", atLeast: 50},
+	{work: "DelayQueueAdd", impl: "spillway", param: "goroutines=64", than: "asynq", unit: "ops/s", atLeast: 1},
+	{work: "DelayQueueAddMany", impl: "spillway", than: "asynq", unit: "ops/s", atLeast: 3},
+	{work: "DelayQueueProcess", impl: "spillway", than: "asynq", unit: "ops/s", atLeast: 8},
+	{work: "DelayQueueLatency", impl: "spillway", unit: "p99-ms", atMost: 10},
+	{work: "DelayQueueLatency", impl: "spillway", unit: "early-ms", atMost: 0.001},
+	{work: "DelayQueueMemory", impl: "spillway", unit: "B/job", atMost: 300},
+	{work: "Ring", impl: "spillway", param: "nodes=100", unit: "CPU-ns/op", atMost: 15},
+	{work: "Ring", impl: "spillway", param: "nodes=100", than: "go-zero", unit: "ops/s", atLeast: 1},
+	{work: "Ring", impl: "spillway", param: "nodes=100", than: "buraksezer", unit: "ops/s", atLeast: 1},
+	{work: "Ring", impl: "spillway", param: "nodes=100", than: "serialx", unit: "ops/s", atLeast: 1},
+	{work: "Ring", impl: "spillway", param: "nodes=100", than: "go-redis-rendezvous", unit: "ops/s", atLeast: 1},
+	{work: "Ring", impl: "spillway", param: "nodes=100", than: "maglev", unit: "ops/s", atLeast: 0.9},
+	{work: "HotKeys", impl: "spillway", unit: "CPU-ns/op", atMost: 20},
+	{work: "CounterAdd", impl: "spillway", unit: "CPU-ns/op", atMost: 45},
+	{work: "CounterAdd", impl: "spillway-handle", unit: "CPU-ns/op", atMost: 12},
+	{work: "CounterAdd", impl: "spillway", than: "incr", unit: "ops/s", atLeast: 100},
+	{work: "ID", impl: "spillway-segment", unit: "CPU-ns/op", atMost: 12},
+	{work: "ID", impl: "spillway-segment", than: "spillway-snowflake", unit: "ops/s", atLeast: 1},
+	{work: "ID", impl: "spillway-segment", than: "xid", unit: "ops/s", atLeast: 1},
+	{work: "ID", impl: "spillway-segment", than: "yitter-dense", unit: "ops/s", atLeast: 1},
+	{work: "ID", impl: "bwmarrin", than: "spillway-snowflake", unit: "CPU-ns/op", atLeast: 3},
+	{work: "Code", impl: "hashids", than: "spillway", unit: "CPU-ns/op", atLeast: 10},
+	{work: "Redirect", impl: "spillway", than: "bare-net-http", unit: "ops/s", atLeast: 0.8},
+	{work: "CounterMemory", impl: "spillway", unit: "B/object", atMost: 160},
+
+	{work: "LockUncontended", impl: "spillway", than: "redislock", unit: "ops/s", atLeast: 0.6},
+	{work: "LockUncontended", impl: "spillway-linger", than: "redislock", unit: "ops/s", atLeast: 20},
+	{work: "LockContended", impl: "spillway", than: "redislock", unit: "ops/s", atLeast: 10},
+	{work: "LockContended", impl: "spillway", than: "redsync", unit: "ops/s", atLeast: 10},
+	{work: "LockContended", impl: "spillway", than: "rueidislock", unit: "ops/s", atLeast: 10},
+	{work: "LockContended", impl: "spillway", than: "redislock", unit: "p99-ms", atMost: 0.05},
+	{work: "LockContended", impl: "spillway", than: "redsync", unit: "p99-ms", atMost: 0.05},
+	{work: "LockContended", impl: "spillway", than: "rueidislock", unit: "p99-ms", atMost: 0.05},
+	{work: "LockContended", impl: "spillway-fair", unit: "max/min", atMost: 1.5},
+	{work: "LockProcesses", impl: "spillway", unit: "requests/op", atMost: 2},
+	{work: "LockProcesses", impl: "spillway-fair", unit: "max/min", atMost: 1.5},
+	{work: "LockHandoff", impl: "spillway", than: "redislock", unit: "p50-us", atMost: 0.334},
+	{work: "LimiterHotKey", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 5},
+	{work: "LimiterHotKey", impl: "spillway", param: "goroutines=64", than: "ulule", unit: "ops/s", atLeast: 4},
+	{work: "LimiterHotKey", impl: "spillway", param: "goroutines=64", than: "go-zero-period", unit: "ops/s", atLeast: 5},
+	{work: "LimiterHotKey", impl: "spillway-lease", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 40},
+	{work: "LimiterDenied", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 100},
+	{work: "LimiterMulti", impl: "spillway", param: "goroutines=64", than: "redis_rate", unit: "ops/s", atLeast: 2},
+	{work: "LimiterLocal", impl: "spillway", param: "goroutines=64", than: "x-time-rate", unit: "ops/s", atLeast: 1.5},
 }
 
 func (t target) String() string {
 	s := fmt.Sprintf("%s, %s", t.work, t.impl)
 	if t.param != "" {
 		s += ", " + t.param
+	}
+	if t.than != "" && t.atMost > 0 {
+		return fmt.Sprintf("%s: %s at most %g × %s", s, t.unit, t.atMost, t.than)
 	}
 	if t.than != "" {
 		return fmt.Sprintf("%s: %s at least %g × %s", s, t.unit, t.atLeast, t.than)

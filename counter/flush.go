@@ -1,0 +1,295 @@
+package counter
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/spillway-go/spillway/internal/script"
+)
+
+//go:embed flush.lua
+var flushLua string
+
+var flushScript = script.New(script.Token, flushLua)
+
+// A batch is what one flush of a shard sends, the same however often.
+type batch struct {
+	call    script.Call
+	objects []*object
+	sealed  time.Time
+	unknown time.Time // when the first attempt began that may have run
+}
+
+// Flush stores what was added before the call, in this process. An error says that
+// some of it is not known to be stored; it stays pending and is sent again with the
+// next flush. A call whose ctx ends leaves at the end of the attempt in flight.
+func (c *Counter) Flush(ctx context.Context) error {
+	if c.closed.Load() {
+		return ErrClosed
+	}
+	return c.flush(ctx)
+}
+
+func (c *Counter) flush(ctx context.Context) error {
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: schema %q: %w", ErrUnavailable, c.schema.Name, ctx.Err())
+	}
+	defer func() { <-c.turn }()
+	// As many rounds as the longest queue needs, and one for a batch that was left:
+	// what is added meanwhile stands behind.
+	rounds := 1
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.queue.Lock()
+		rounds = max(rounds, 1+(len(s.dirty)+batchSize-1)/batchSize)
+		s.queue.Unlock()
+	}
+	for range rounds {
+		if sent, err := c.round(ctx); err != nil || !sent {
+			return err
+		}
+	}
+	return nil
+}
+
+// round sends one batch of each shard that has something to send, in one round trip.
+func (c *Counter) round(ctx context.Context) (sent bool, err error) {
+	var shards []*shard
+	var calls []script.Call
+	for i := range c.shards {
+		if b := c.shards[i].seal(c); b != nil {
+			shards = append(shards, &c.shards[i])
+			calls = append(calls, b.call)
+		}
+	}
+	if len(calls) == 0 {
+		c.heard(nil)
+		return false, nil
+	}
+	began := time.Now()
+	replies, errs := flushScript.RunMany(ctx, c.rdb, calls)
+	for i, s := range shards {
+		if errs[i] == nil {
+			c.stored(s, replies[i])
+		} else if e := c.failed(s, began, errs[i]); e != nil {
+			err = errors.Join(err, e)
+		}
+	}
+	c.heard(err)
+	return true, err
+}
+
+// seal returns the batch to send: the one that is not known to be stored, unchanged,
+// else a new one of what is queued; nil if nothing is.
+func (s *shard) seal(c *Counter) *batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.flight != nil {
+		return s.flight
+	}
+	s.queue.Lock()
+	n := min(len(s.dirty), batchSize)
+	taken := s.dirty[:n]
+	s.dirty = s.dirty[n:]
+	for _, o := range taken {
+		o.queued.Store(false) // before the cells are emptied: who adds later queues it again
+	}
+	s.queue.Unlock()
+
+	b := &batch{sealed: time.Now()}
+	b.call.Keys = []string{s.token}
+	b.call.Args = []any{s.seq + 1, seqTTL.Milliseconds(), len(c.schema.Fields)}
+	for _, f := range c.schema.Fields {
+		b.call.Args = append(b.call.Args, f.Name)
+	}
+	for _, o := range taken {
+		at := len(b.call.Args)
+		b.call.Args = append(b.call.Args, 0)
+		for i := range o.cells {
+			if o.flight[i] = o.take(i, s.state.Load() == closed); o.flight[i] != 0 {
+				b.call.Args = append(b.call.Args, i+1, o.flight[i])
+			}
+		}
+		n := (len(b.call.Args) - at - 1) / 2
+		if n == 0 { // increments that cancelled each other
+			b.call.Args = b.call.Args[:at]
+			s.forget(o)
+			continue
+		}
+		b.call.Args[at] = n
+		b.call.Keys = append(b.call.Keys, o.key)
+		b.objects = append(b.objects, o)
+		o.seq = s.seq + 1
+		o.seals++
+	}
+	if len(b.objects) == 0 {
+		return nil
+	}
+	s.seq++
+	s.flight = b
+	return b
+}
+
+// take empties a cell, or the rest that Close left of it.
+func (o *object) take(i int, closed bool) (delta int64) {
+	if closed {
+		delta, o.rest[i] = o.rest[i], 0
+		return delta
+	}
+	return o.cells[i].Swap(0)
+}
+
+// forget lets go of an object that has nothing to send. A keyed Add holds mu for
+// reading, so that none has it in hand.
+func (s *shard) forget(o *object) {
+	if o.pinned || o.queued.Load() {
+		return
+	}
+	for i := range o.cells {
+		if o.cells[i].Load() != 0 {
+			return
+		}
+	}
+	if o.name.sub == 0 {
+		delete(s.objects, o.name.id)
+	} else {
+		delete(s.spread, o.name)
+	}
+}
+
+// stored takes in the answer to a shard's batch.
+func (c *Counter) stored(s *shard, reply any) {
+	refused, _ := reply.([]any)
+	for i := 0; i+1 < len(refused); i += 2 {
+		object, _ := refused[i].(int64)
+		field, _ := refused[i+1].(int64)
+		o := s.flight.objects[object-1]
+		c.stats.refused.Add(1)
+		c.opts.Logger.Warn("counter: increment refused: total out of range, or key is no hash",
+			"key", o.key, "field", c.schema.Fields[field-1].Name, "increment", o.flight[field-1])
+	}
+	c.stats.flushes.Add(1)
+	c.stats.objects.Add(uint64(len(s.flight.objects)))
+	s.landed()
+	s.state.CompareAndSwap(backlogged, open)
+}
+
+// landed ends the shard's batch: what it carried is in Redis, or never will be.
+func (s *shard) landed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range s.flight.objects {
+		clear(o.flight)
+		s.forget(o)
+	}
+	s.flight = nil
+}
+
+// failed keeps a shard's batch for the next round. After resendFor a batch that may
+// have been stored is given up: the number that would tell is about to expire.
+func (c *Counter) failed(s *shard, began time.Time, err error) error {
+	b := s.flight
+	now := time.Now()
+	if errors.Is(err, ErrUnknown) && b.unknown.IsZero() {
+		b.unknown = began
+	}
+	if !b.unknown.IsZero() && now.Sub(b.unknown) > resendFor {
+		c.stats.dropped.Add(uint64(len(b.objects)))
+		c.opts.Logger.Error("counter: increments given up after their outcome was unknown for too long",
+			"objects", len(b.objects), "error", err)
+		s.landed()
+		return nil
+	}
+	if now.Sub(b.sealed) >= c.opts.MaxOutage {
+		s.state.CompareAndSwap(open, backlogged)
+	}
+	return fmt.Errorf("counter: schema %q, %d objects: %w", c.schema.Name, len(b.objects), err)
+}
+
+// heard logs the beginning and the end of an outage.
+func (c *Counter) heard(err error) {
+	if err != nil {
+		c.stats.failures.Add(1)
+	}
+	if failing := err != nil; failing != c.failing {
+		c.failing = failing
+		if failing {
+			c.opts.Logger.Warn("counter: flush failed; trying again", "error", err)
+		} else {
+			c.opts.Logger.Info("counter: flushing again")
+		}
+	}
+}
+
+// flushUntilClosed flushes every Options.Interval.
+func (c *Counter) flushUntilClosed(ctx context.Context) {
+	tick := time.NewTicker(c.opts.Interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			_ = c.flush(ctx) // heard has logged it, and the next tick tries again
+		case <-c.stop:
+			return
+		}
+	}
+}
+
+// drain flushes until nothing is pending or ctx ends.
+func (c *Counter) drain(ctx context.Context) error {
+	for {
+		err := c.flush(ctx)
+		if c.Pending() == 0 {
+			return nil
+		}
+		t := time.NewTimer(c.opts.Interval)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return errors.Join(err, ctx.Err())
+		}
+	}
+}
+
+// Pending returns how many objects have increments that are not known to be stored.
+// An object that spreads over keys counts once for each.
+func (c *Counter) Pending() (n int) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.RLock()
+		s.queue.Lock()
+		n += len(s.dirty)
+		s.queue.Unlock()
+		if s.flight != nil {
+			n += len(s.flight.objects)
+		}
+		s.mu.RUnlock()
+	}
+	return n
+}
+
+// Stats of a Counter.
+type Stats struct {
+	Flushes  uint64 // batches that were stored
+	Objects  uint64 // objects in them
+	Failures uint64 // flushes that stored less than all they sent
+	Refused  uint64 // increments that would have taken a total out of ±2^53
+	Dropped  uint64 // objects whose increments were given up, their outcome unknown
+}
+
+type counters struct{ flushes, objects, failures, refused, dropped atomic.Uint64 }
+
+// Stats returns what was counted so far.
+func (c *Counter) Stats() Stats {
+	return Stats{
+		Flushes: c.stats.flushes.Load(), Objects: c.stats.objects.Load(), Failures: c.stats.failures.Load(),
+		Refused: c.stats.refused.Load(), Dropped: c.stats.dropped.Load(),
+	}
+}

@@ -1,0 +1,202 @@
+package counter
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"strconv"
+
+	"github.com/spillway-go/spillway/internal/script"
+)
+
+//go:embed read.lua
+var readLua string
+
+var readScript = script.New(script.State, readLua)
+
+// keysPerRead bounds the work of one script.
+const keysPerRead = 200
+
+// Values are the totals of an object, by field. Every field of the schema is there;
+// what was never counted is 0.
+type Values map[string]int64
+
+// Get returns an object's totals, with everything that this process has added before
+// the call, stored or not. One round trip.
+func (c *Counter) Get(ctx context.Context, id int64) (Values, error) {
+	all, err := c.GetMany(ctx, []int64{id})
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
+}
+
+// GetMany is Get for up to 10,000 objects; result i is that of ids[i]. One round trip
+// for all (one to each server of a Cluster), O(keys): fields that spread bring one
+// key more for each Field.Spread.
+func (c *Counter) GetMany(ctx context.Context, ids []int64) ([]Values, error) {
+	if c.closed.Load() {
+		return nil, fmt.Errorf("%w: schema %q", ErrClosed, c.schema.Name)
+	}
+	if len(ids) > maxMany {
+		return nil, fmt.Errorf("%w: %d ids, want at most %d", ErrInvalid, len(ids), maxMany)
+	}
+	out := make([]Values, len(ids))
+	totals := make([][]int64, len(ids))
+	var byShard [shardCount][]*look
+	widest := 1
+	for _, f := range c.schema.Fields {
+		widest = max(widest, f.Spread)
+	}
+	for i, id := range ids {
+		totals[i] = make([]int64, len(c.schema.Fields))
+		for sub := 0; sub <= widest; sub++ {
+			if sub > 0 && widest == 1 {
+				break
+			}
+			n := name{id, sub}
+			s := shardOf(n)
+			byShard[s] = append(byShard[s], &look{name: n, totals: totals[i]})
+		}
+	}
+	var reads []*read
+	for i := range byShard {
+		for looks := byShard[i]; len(looks) > 0; looks = looks[min(keysPerRead, len(looks)):] {
+			reads = append(reads, &read{shard: &c.shards[i], looks: looks[:min(keysPerRead, len(looks))]})
+		}
+	}
+	for len(reads) > 0 {
+		var err error
+		if reads, err = c.read(ctx, reads); err != nil {
+			return nil, fmt.Errorf("counter: schema %q: %w", c.schema.Name, err)
+		}
+	}
+	for i := range out {
+		out[i] = make(Values, len(c.schema.Fields))
+		for f, field := range c.schema.Fields {
+			if totals[i][f] < 0 && !field.Signed {
+				totals[i][f] = 0
+			}
+			out[i][field.Name] = totals[i][f]
+		}
+	}
+	return out, nil
+}
+
+// A look is one key that is read, and what this process knew of it before.
+type look struct {
+	name   name
+	totals []int64 // of the object, by field: added to
+
+	o       *object // nil: nothing to add
+	pending []int64 // in its cells
+	flight  []int64 // in the batch of number seq
+	seq     uint64
+	seals   uint64
+}
+
+// A read is what one script reads.
+type read struct {
+	shard *shard
+	looks []*look
+}
+
+// read makes one round trip and returns the reads that have to be made again.
+//
+// What is stored and what is on its way there must not be counted twice, nor left
+// out. So the script tells which of this process's batches were in when it looked:
+// what was in flight then is added only if its batch was not.
+func (c *Counter) read(ctx context.Context, reads []*read) (again []*read, err error) {
+	fields := make([]any, len(c.schema.Fields))
+	for i, f := range c.schema.Fields {
+		fields[i] = f.Name
+	}
+	calls := make([]script.Call, len(reads))
+	for i, r := range reads {
+		calls[i] = script.Call{Keys: []string{r.shard.token}, Args: fields}
+		r.shard.mu.RLock()
+		for _, l := range r.looks {
+			calls[i].Keys = append(calls[i].Keys, r.shard.keyOf(l.name))
+			l.before(r.shard)
+		}
+		r.shard.mu.RUnlock()
+	}
+	replies, errs := readScript.RunMany(ctx, c.rdb, calls)
+	for i, r := range reads {
+		if errs[i] != nil {
+			return nil, unread(errs[i])
+		}
+		reply, ok := replies[i].([]any)
+		if !ok || len(reply) != 1+len(r.looks) {
+			return nil, fmt.Errorf("%w: unexpected reply %v", ErrUnavailable, replies[i])
+		}
+		landed, _ := reply[0].(int64)
+		var raced []*look
+		r.shard.mu.RLock()
+		for k, l := range r.looks {
+			if !l.after(uint64(landed), reply[1+k]) {
+				raced = append(raced, l)
+			}
+		}
+		r.shard.mu.RUnlock()
+		if len(raced) > 0 {
+			again = append(again, &read{r.shard, raced})
+		}
+	}
+	return again, nil
+}
+
+// before takes down what is not known to be stored. It is called with the shard's mu.
+func (l *look) before(s *shard) {
+	l.o = s.find(l.name)
+	if l.o == nil {
+		return
+	}
+	l.pending, l.flight = make([]int64, len(l.o.cells)), make([]int64, len(l.o.cells))
+	copy(l.flight, l.o.flight)
+	l.seq, l.seals = l.o.seq, l.o.seals
+	for i := range l.o.cells {
+		l.pending[i] = l.o.cells[i].Load()
+		if l.pending[i] < -maxPending { // Close has been here
+			l.pending[i] = l.o.rest[i]
+		}
+	}
+}
+
+// after adds up. It reports false if the object was in two batches meanwhile: then
+// the number of neither tells where the first was when the script looked. It is
+// called with the shard's mu.
+func (l *look) after(landed uint64, stored any) bool {
+	addPending, addFlight := false, false
+	if l.o != nil {
+		switch l.o.seals - l.seals {
+		case 0: // what was pending is so still
+			addPending, addFlight = true, l.seq > landed
+		case 1: // it was sealed in the last batch
+			addPending, addFlight = l.o.seq > landed, l.seq > landed
+		default:
+			if l.o.seq > landed {
+				return false
+			}
+		}
+	}
+	values, _ := stored.([]any)
+	for i := range l.totals {
+		if i < len(values) {
+			if text, ok := values[i].(string); ok {
+				n, _ := strconv.ParseInt(text, 10, 64) // only this package writes here
+				l.totals[i] += n
+			}
+		}
+		if addPending {
+			l.totals[i] += l.pending[i]
+		}
+		if addFlight {
+			l.totals[i] += l.flight[i]
+		}
+	}
+	return true
+}
+
+// unread makes an error of a read: whether the script ran does not matter.
+func unread(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }

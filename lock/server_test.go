@@ -1,0 +1,164 @@
+package lock
+
+import (
+	"context"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillway-go/spillway/internal/redistest"
+)
+
+// Out of memory, a lease can be renewed and given back, but not taken.
+func TestOutOfMemory(t *testing.T) {
+	srv := redistest.Server(t)
+	rdb := srv.Client()
+	for _, fair := range []bool{false, true} {
+		l := open(t, rdb, Options{TTL: time.Second, Fair: fair})
+		other := open(t, rdb, Options{Prefix: l.opts.Prefix, TTL: time.Second, Fair: fair})
+		require.NoError(t, l.Do(t.Context(), "b", func(context.Context, *Lease) error { return nil }))
+		ctx, s, err := l.Lock(t.Context(), "a")
+		require.NoError(t, err)
+		_, permit, err := l.Semaphore("s", 1).Lock(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, rdb.ConfigSet(t.Context(), "maxmemory", "1").Err())
+		_, _, err = other.TryLock(t.Context(), "b")
+		require.ErrorIs(t, err, ErrUnavailable)
+		require.NoError(t, permit.Unlock(t.Context()))
+		select {
+		case <-ctx.Done():
+			t.Fatal("the lease was not renewed")
+		case <-time.After(2500 * time.Millisecond):
+		}
+		_, _, err = other.TryLock(t.Context(), "a")
+		require.ErrorIs(t, err, ErrNotAcquired)
+		require.NoError(t, s.Unlock(t.Context()))
+		require.NoError(t, rdb.ConfigSet(t.Context(), "maxmemory", "0").Err())
+		_, next, err := other.TryLock(t.Context(), "a")
+		require.NoError(t, err)
+		require.Greater(t, next.Fence(), s.Fence())
+		require.NoError(t, next.Unlock(t.Context()))
+		_, permit, err = other.Semaphore("s", 1).TryLock(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, permit.Unlock(t.Context()))
+	}
+}
+
+// A server that has forgotten everything, as after a FLUSHALL, a restart, or a
+// failover to a replica that is behind.
+func TestFencesGrowOverALossOfData(t *testing.T) {
+	srv := redistest.Server(t)
+	rdb := srv.Client()
+	l := open(t, rdb, Options{TTL: time.Second})
+	last := int64(0)
+	for i := range 30 {
+		for range 20 { // passed on, as fast as it goes
+			var wg sync.WaitGroup
+			for range 4 {
+				wg.Go(func() {
+					_ = l.Do(t.Context(), "a", func(_ context.Context, s *Lease) error {
+						if s.Fence() <= last {
+							t.Errorf("fence %d after %d", s.Fence(), last)
+						}
+						last = s.Fence()
+						return nil
+					})
+				})
+			}
+			wg.Wait()
+		}
+		if i == 10 {
+			require.NoError(t, srv.Restart(t.Context()))
+		} else {
+			require.NoError(t, rdb.FlushAll(t.Context()).Err())
+		}
+	}
+}
+
+// A server whose clock was set back keeps nobody out for longer than a TTL.
+func TestClockSetBack(t *testing.T) {
+	m, rdb := redistest.Mini(t)
+	l := open(t, rdb, Options{TTL: 10 * time.Second})
+	k := l.keysOf("a")
+	now := time.Now()
+	m.SetTime(now)
+	got, err := l.acquire(t.Context(), k, "a.1", false)
+	require.NoError(t, err)
+	m.SetTime(now.Add(-time.Hour))
+	busy, err := l.acquire(t.Context(), k, "b.1", false)
+	require.NoError(t, err)
+	require.Equal(t, answer{left: 10 * time.Second}, busy)
+	m.SetTime(now.Add(-time.Hour + 11*time.Second))
+	next, err := l.acquire(t.Context(), k, "b.1", false)
+	require.NoError(t, err)
+	require.True(t, next.granted)
+	require.Greater(t, next.fence, got.fence, "the record remembers the last one")
+}
+
+// Notification wakes every waiter: no timer has to, however often the lock changes
+// hands between processes.
+func TestHandOversNeedNoRescue(t *testing.T) {
+	rounds := 12
+	if os.Getenv("SPILLWAY_SOAK") == "1" {
+		rounds = 12_000
+	}
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for _, fair := range []bool{false, true} {
+			opts := Options{Prefix: redistest.Prefix(t), Fair: fair}
+			lockers := []*Locker{open(t, rdb, opts), open(t, rdb, opts), open(t, rdb, opts)}
+			var wg sync.WaitGroup
+			for _, l := range lockers {
+				wg.Go(func() {
+					for range 10 * rounds {
+						if err := l.Do(t.Context(), "a", func(context.Context, *Lease) error { return nil }); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			acquired := uint64(0)
+			for _, l := range lockers {
+				require.Zero(t, l.Stats().Rescued)
+				require.Zero(t, l.Stats().Lost)
+				acquired += l.Stats().Acquired
+			}
+			require.EqualValues(t, 30*rounds, acquired, "each came from Redis")
+		}
+	})
+}
+
+// What doc.go says that calls cost.
+func TestCosts(t *testing.T) {
+	srv := redistest.Server(t)
+	rdb := srv.Client()
+	l := open(t, rdb, Options{})
+	cycle := func() {
+		_, s, err := l.Lock(t.Context(), "a")
+		require.NoError(t, err)
+		require.NoError(t, s.Unlock(t.Context()))
+	}
+	count := func() int {
+		n, err := srv.Executions(t.Context(), "evalsha")
+		require.NoError(t, err)
+		return n
+	}
+	cycle()
+	before := count()
+	for range 10 {
+		cycle()
+	}
+	require.Equal(t, 20, count()-before)
+	require.LessOrEqual(t, testing.AllocsPerRun(100, cycle), 65.0)
+	_, s, err := l.Lock(t.Context(), "a")
+	require.NoError(t, err)
+	require.NoError(t, s.Unlock(t.Context()))
+	used, err := rdb.MemoryUsage(t.Context(), l.keysOf("a").record[0]).Result()
+	require.NoError(t, err)
+	require.LessOrEqual(t, used, int64(250))
+	t.Logf("%d bytes a lock", used)
+}

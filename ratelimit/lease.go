@@ -1,0 +1,108 @@
+package ratelimit
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/spillway-go/spillway/internal/lifetime"
+	"github.com/spillway-go/spillway/internal/script"
+)
+
+// A lease is units that were taken in advance and can be granted until they are
+// void: Options.Lease after the request for them was sent. A unit is granted at
+// most that much later than it was taken, which is why all processes together grant
+// at most Rate·Lease more than the limit in any window.
+type lease struct {
+	until int64 // void from then on
+	size  int64
+	left  atomic.Int64
+	state string // of the key after they were taken
+}
+
+// leasing is what the size of the next lease of a key is measured by.
+type leasing struct {
+	asked int64 // when the last one was
+	units int64 // asked for since, beside the lease
+}
+
+// spend takes units from the lease, if it has as many.
+func (n *note) spend(units, now int64) (left int64, ok bool) {
+	le := n.lease.Load()
+	if le == nil {
+		return 0, false
+	}
+	for {
+		left := le.left.Load()
+		if left < units || now >= le.until {
+			return 0, false
+		}
+		if le.left.CompareAndSwap(left, left-units) {
+			return left - units, true
+		}
+	}
+}
+
+// want returns how many units to take in advance with a call for units: what the
+// callers of this process need in a lease's time, going by the time since the last
+// one was asked for. take.lua gives half of what is there at most, so that leases
+// become small, and then none, as the limit is reached.
+func (n *note) want(units, now int64, period time.Duration, burst int64) int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.leases.units += units
+	le := n.lease.Load()
+	if le != nil && now < le.until && le.left.Load() > 0 {
+		return 0
+	}
+	used := n.leases.units
+	if le != nil {
+		used += le.size - le.left.Load()
+		n.lease.CompareAndSwap(le, nil)
+	}
+	elapsed := max(now-n.leases.asked, 100_000) // ns: the usual round trip
+	n.leases = leasing{asked: now}
+	return int64(min(float64(used)*float64(period)/float64(elapsed), float64(burst)))
+}
+
+// fill makes v the lease that was asked for at a time.
+func (n *note) fill(v verdict, sent int64, period time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if v.granted == 0 || sent <= n.resetAt {
+		return
+	}
+	le := &lease{until: sent + int64(period), size: v.granted, state: v.state}
+	le.left.Store(v.granted)
+	n.lease.Store(le)
+}
+
+// returnLeases gives back what is left of the leases, as far as their keys were left
+// alone since.
+func (l *Limiter) returnLeases(ctx context.Context) {
+	if l.opts.Lease == 0 {
+		return
+	}
+	var calls []script.Call
+	now := l.clock()
+	l.notes.each(func(n *note) {
+		if le := n.lease.Swap(nil); le != nil && now < le.until {
+			if left := le.left.Swap(0); left > 0 {
+				calls = append(calls, l.giveBackCall(n.key, le.state, left))
+			}
+		}
+	})
+	if len(calls) == 0 {
+		return
+	}
+	ctx, cancel := lifetime.Within(ctx, l.opts.Timeout)
+	defer cancel()
+	givebackScript.RunMany(ctx, l.rdb, calls) // what fails is lost, never minted
+}
+
+// giveBackCall undoes a taking of n units that left a state.
+func (l *Limiter) giveBackCall(key, state string, n int64) script.Call {
+	args := make([]any, len(l.args), len(l.args)+2)
+	copy(args, l.args)
+	return script.Call{Keys: []string{key}, Args: append(args, state, n)}
+}

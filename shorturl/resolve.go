@@ -1,0 +1,154 @@
+package shorturl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/spillway-go/spillway/internal/lifetime"
+)
+
+// loadPatience ends a look into Cache and Store that hangs.
+const loadPatience = 5 * time.Second
+
+// Resolve returns the link that a code leads to: ErrNotFound, ErrGone, or what the
+// Store said when it failed. A link with MaxClicks is counted by it, in the Store;
+// any other one comes from this process's memory if it was resolved within
+// Options.LocalTTL: no lock, no round trip, no allocation.
+func (s *Service) Resolve(ctx context.Context, code string) (Link, error) {
+	e := s.atHand(code, time.Now())
+	if e == nil {
+		var err error
+		if e, err = s.load(ctx, code); err != nil {
+			return Link{}, err
+		}
+	}
+	e, err := s.follow(ctx, e)
+	if err != nil {
+		return Link{}, err
+	}
+	return e.link, nil
+}
+
+// atHand returns what this process remembers of code; an entry without a code in its
+// link says that there is none.
+func (s *Service) atHand(code string, now time.Time) *entry {
+	if e := s.links.get(code, now); e != nil {
+		s.hits.Add(1)
+		return e
+	}
+	if e := s.misses.get(code, now); e != nil {
+		s.missed.Add(1)
+		return e
+	}
+	return nil
+}
+
+// follow uses a link once.
+func (s *Service) follow(ctx context.Context, e *entry) (*entry, error) {
+	now := time.Now()
+	switch l := &e.link; {
+	case l.Code == "":
+		return nil, fmt.Errorf("shorturl: %q: %w", e.code, ErrNotFound)
+	case l.Disabled, !l.Expires.IsZero() && !now.Before(l.Expires):
+		return nil, fmt.Errorf("shorturl: %q: %w", e.code, ErrGone)
+	case l.MaxClicks == 0:
+		return e, nil
+	}
+	l, err := s.opts.Store.Count(ctx, e.code, now)
+	if err != nil {
+		return nil, wrap("count", e.code, err)
+	}
+	return newEntry(l, now), nil
+}
+
+func newEntry(l Link, until time.Time) *entry {
+	return &entry{code: l.Code, link: l, until: until, location: []string{l.URL}}
+}
+
+// flights makes the callers that want one code at the same time share one look.
+type flights struct {
+	mu sync.Mutex
+	by map[string]*flight
+}
+
+type flight struct {
+	done chan struct{}
+	e    *entry
+	err  error
+}
+
+// load looks code up in Guard, Cache and Store, and remembers what it found.
+func (s *Service) load(ctx context.Context, code string) (*entry, error) {
+	if !wellFormed(code) {
+		return nil, fmt.Errorf("shorturl: %.64q: %w", code, ErrNotFound)
+	}
+	s.loads.mu.Lock()
+	f := s.loads.by[code]
+	if f == nil {
+		f = &flight{done: make(chan struct{})}
+		run := func(ctx context.Context) {
+			f.e, f.err = s.look(ctx, code)
+			s.loads.mu.Lock()
+			delete(s.loads.by, code)
+			s.loads.mu.Unlock()
+			close(f.done)
+		}
+		if s.loads.by == nil {
+			s.loads.by = map[string]*flight{}
+		}
+		s.loads.by[code] = f
+		s.loads.mu.Unlock()
+		// Whoever comes first may leave; the others still want the answer.
+		ctx, cancel := lifetime.Within(ctx, loadPatience)
+		if !s.group.Go(func(context.Context) { defer cancel(); run(ctx) }) {
+			defer cancel()
+			run(ctx) // closed: without a goroutine that nobody would end
+		}
+	} else {
+		s.loads.mu.Unlock()
+	}
+	select {
+	case <-f.done:
+		return f.e, f.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("shorturl: get %q: %w", code, context.Cause(ctx))
+	}
+}
+
+func (s *Service) look(ctx context.Context, code string) (*entry, error) {
+	if s.opts.Guard != nil && !s.opts.Guard.Has(ctx, "code:"+code) {
+		s.missed.Add(1)
+		return &entry{code: code}, nil
+	}
+	s.loaded.Add(1)
+	changes := s.changes.Load()
+	if s.opts.Cache != nil {
+		if l, ok := s.opts.Cache.Get(ctx, code); ok && l.Code == code {
+			return s.remember(newEntry(l, time.Now().Add(s.opts.LocalTTL)), s.links, changes), nil
+		}
+	}
+	l, err := s.opts.Store.Get(ctx, code)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return s.remember(&entry{code: code, until: time.Now().Add(s.opts.MissTTL)}, s.misses, changes), nil
+	case err != nil:
+		s.opts.Logger.Warn("shorturl: the store failed", "code", code, "error", err)
+		return nil, wrap("get", code, err)
+	}
+	if s.opts.Cache != nil && s.changes.Load() == changes {
+		s.opts.Cache.Set(ctx, l)
+	}
+	return s.remember(newEntry(l, time.Now().Add(s.opts.LocalTTL)), s.links, changes), nil
+}
+
+// remember keeps e, unless a link was changed since e was read: it may be that one.
+func (s *Service) remember(e *entry, in *table, changes uint64) *entry {
+	in.put(e, time.Now())
+	if s.changes.Load() != changes {
+		in.remove(e.code)
+	}
+	return e
+}
