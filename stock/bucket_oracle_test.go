@@ -45,7 +45,10 @@ type booking struct {
 	ended  int64 // ms
 }
 
-type delta struct{ ms, q int64 }
+type delta struct {
+	ms, q int64
+	what  string
+}
 
 // A divided seller has several journals and levels.
 type divided interface {
@@ -239,7 +242,7 @@ func (l *ledger) apply(bucket int, ms int64, op Op) {
 			if op.Kind == OpLoad {
 				ms = 0
 			}
-			l.moves[it.SKU] = append(l.moves[it.SKU], delta{ms, left * it.Qty})
+			l.moves[it.SKU] = append(l.moves[it.SKU], delta{ms, left * it.Qty, fmt.Sprintf("%s %s in %d", op.Kind, op.ID, bucket)})
 		}
 	}
 }
@@ -304,6 +307,16 @@ func (l *ledger) least(sku string, from, to int64) int64 {
 	return least
 }
 
+// around returns what happened to a SKU shortly before and after.
+func (l *ledger) around(sku string, ms int64) (near []delta) {
+	for _, d := range l.moves[sku] {
+		if d.ms > ms-30 && d.ms < ms+30 {
+			near = append(near, d)
+		}
+	}
+	return near
+}
+
 func (l *ledger) judge(c call) {
 	a := answerOf(c.res, c.err)
 	l.told[a.err]++
@@ -334,7 +347,7 @@ func (l *ledger) judge(c call) {
 			from = c.sent.UnixMilli() - 1
 		}
 		if n := l.least(a.sku, from, at); n >= asked(a.sku) {
-			l.fault("%v: false sold out: %d units of %s were for sale at %d", c, n, a.sku, at)
+			l.fault("%v: false sold out: %d units of %s were for sale at %d: %+v", c, n, a.sku, at, l.around(a.sku, at))
 		}
 		if b != nil && b.at < at {
 			l.fault("%v: it was granted at %d: %+v", c, b.at, b)
