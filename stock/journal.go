@@ -22,6 +22,8 @@ const (
 	OpCancel   OpKind = 'X' // the order's Items came back
 	OpExpire   OpKind = 'E' // the order's hold ended, its Items came back
 	OpCrossing OpKind = 'V' // Event: a SKU sold out or came back
+	OpGive     OpKind = 'G' // Items left this bucket for another one, under the transfer id ID
+	OpTake     OpKind = 'T' // Items that another bucket gave under the transfer id ID arrived
 )
 
 func (k OpKind) String() string {
@@ -42,6 +44,10 @@ func (k OpKind) String() string {
 		return "expire"
 	case OpCrossing:
 		return "crossing"
+	case OpGive:
+		return "give"
+	case OpTake:
+		return "take"
 	}
 	return fmt.Sprintf("OpKind(%q)", byte(k))
 }
@@ -93,6 +99,8 @@ type Entry struct {
 	At   time.Time
 	Hold time.Duration // of the reserves in Ops, zero if there are none
 	Ops  []Op
+	// Bucket is whose journal this is, from 0; see Options.Buckets.
+	Bucket int
 }
 
 // An Event says that a SKU sold out (Left is 0) or came back (Left is not). The
@@ -111,7 +119,15 @@ var entryID = regexp.MustCompile(`^\d{1,20}-\d{1,20}$`)
 // Entries returns the journal's entries after the one with the id from ("" for the
 // beginning) up to the newest, oldest first. An error ends the sequence. One round
 // trip per 128 entries.
+//
+// An activity with buckets has a journal in each: "" returns them one after the
+// other, and an Entry's ID what follows it in its own bucket. There an ID is the
+// bucket, a slash and the id in the stream, "2/0-0" before the first of bucket 2.
+// What happened in two buckets has no order but that an OpTake follows its OpGive.
 func (a *Activity) Entries(ctx context.Context, from string) iter.Seq2[Entry, error] {
+	if a.buckets != nil {
+		return a.entriesOfBuckets(ctx, from)
+	}
 	if from == "" {
 		from = "0-0"
 	}
@@ -162,7 +178,7 @@ func parseOps(s string) ([]Op, error) {
 		switch o.Kind {
 		case OpCrossing:
 			o.Event = Event{SKU: id, Version: r.number(' '), Left: r.number('.')}
-		case OpLoad, OpRestock, OpDeduct, OpReserve, OpConfirm, OpCancel, OpExpire:
+		case OpLoad, OpRestock, OpDeduct, OpReserve, OpConfirm, OpCancel, OpExpire, OpGive, OpTake:
 			verb := r.byte() // that created the order
 			o.Held = (verb == 'R' || verb == 'Q') && (o.Kind == OpConfirm || o.Kind == OpCancel)
 			o.Partial = verb == 'P' || verb == 'Q'

@@ -40,6 +40,9 @@ const reconcileTries = 10
 // ErrForked says that Redis lost what the ledger has. One read of the ledger and two or
 // more round trips, one of which returns all SKUs.
 func (a *Activity) Reconcile(ctx context.Context, l Ledger) (Diff, error) {
+	if err := a.undivided("Reconcile"); err != nil {
+		return Diff{}, err
+	}
 	for range reconcileTries {
 		at, kept, counted, err := l.Levels(ctx, a.name)
 		if err != nil {

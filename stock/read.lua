@@ -80,8 +80,9 @@ end
 if n > 0 then read_records(ARGV, fields_at + 1, bodies_at) end
 
 -- shapes[s] is the op that the shape s stands for; a batch has few different ones.
--- fresh stays true while all are orders, all or nothing.
-local shapes, fresh = {}, true
+-- fresh stays true while all are orders, all or nothing; moving becomes true where
+-- one moves stock between buckets.
+local shapes, fresh, moving = {}, true, false
 for i = shapes_at + 1, users_at do
   local s = ARGV[i]
   local known = shapes[s]
@@ -91,17 +92,23 @@ for i = shapes_at + 1, users_at do
     local verb, items, total = sub(s, 1, 1), {}, 0
     local op = { verb = verb, items = items, total = 0, count = 1, reserve = verb == 'R' or verb == 'Q', reason = '' }
     if verb ~= 'D' and verb ~= 'R' then fresh = false end
+    if verb == 'G' or verb == 'T' or verb == 'Z' then moving = true end
     if verb == 'X' then
       op.reason = sub(s, 2)
     else
-      for index, qty in string.gmatch(s, '(%d+)x(%d+)') do
+      for index, qty, must in string.gmatch(s, '(%d+)x(%d+);(!?)') do
         qty = tonumber(qty)
+        if must ~= '' then
+          op.must = op.must or {}
+          op.must[ARGV[HEAD + index]] = true
+        end
         items[#items + 1] = ARGV[HEAD + index]
         items[#items + 1] = qty
         total = total + qty
       end
     end
     op.total = total
+    if moving then op.own, op.peer, op.seq = match(s, '^%a(%d+)>(%d+)#(%d+)') end
     shapes[s] = op
   end
 end

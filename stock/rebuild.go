@@ -44,6 +44,9 @@ var (
 //
 // It reads the ledger and the journal whole, and takes memory for every order.
 func (a *Activity) Rebuild(ctx context.Context, l Ledger) (lost []Op, err error) {
+	if err := a.undivided("Rebuild"); err != nil {
+		return nil, err
+	}
 	token := a.nonce + strconv.FormatUint(a.seq.Add(1), 36)
 	fail := func(err error) ([]Op, error) {
 		return nil, fmt.Errorf("stock: activity %q: rebuild: %w", a.name, err)

@@ -58,6 +58,9 @@ var sinkName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 // with ErrHalted from then on, until Rebuild. ErrTrimmed says that entries which the sink
 // lacks are not kept any more.
 func (a *Activity) RunJournal(ctx context.Context, sink Sink) error {
+	if err := a.undivided("RunJournal"); err != nil {
+		return err
+	}
 	if sink == nil || !sinkName.MatchString(sink.Name()) {
 		return fmt.Errorf("%w: a sink with a name of 1 to 64 letters, digits, dots, dashes and underscores is wanted", ErrInvalid)
 	}
@@ -77,6 +80,9 @@ func (a *Activity) RunJournal(ctx context.Context, sink Sink) error {
 // RemoveSink forgets the checkpoint of a sink that will not run again, which would
 // else keep the journal from being trimmed. One round trip.
 func (a *Activity) RemoveSink(ctx context.Context, name string) error {
+	if err := a.undivided("RemoveSink"); err != nil {
+		return err
+	}
 	if !sinkName.MatchString(name) {
 		return fmt.Errorf("%w: name %q of a sink", ErrInvalid, name)
 	}

@@ -58,6 +58,9 @@ var (
 	ErrCancelled = errors.New("stock: order was cancelled")
 	ErrExpired   = errors.New("stock: hold expired")
 	ErrConfirmed = errors.New("stock: order was confirmed")
+	// ErrContended is an order in an activity with buckets while the last units moved
+	// between them all the time: nothing happened, and it is not sold out. Try again.
+	ErrContended = errors.New("stock: contended")
 
 	// ErrForked is a journal that does not continue what a sink has: something that the
 	// sink holds was lost here. Orders get ErrHalted until Rebuild.
@@ -115,6 +118,12 @@ type Options struct {
 	// answers; Result.Durable says whether they had what it did. It narrows what a
 	// failover can lose and does not close it. 0 means that nobody waits.
 	WaitReplicas int
+	// Buckets, 2 to 64, divides a hot activity over as many hash tags, so that a
+	// Cluster shares its load; 0 and 1 mean one tag. It is fixed by the first Load. A
+	// user's orders are all settled in one bucket, and stock moves there when it runs
+	// out. Order ids are then unique per user: the same id under two users is two
+	// orders. See the package comment for what else differs.
+	Buckets int
 	// Unmerged sends every call in a round trip of its own. Merging costs a lone
 	// caller nothing; this exists to measure it.
 	Unmerged bool
@@ -164,6 +173,10 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("%w: Options.MaxLag %v, want 0 or at least twice Options.Linger, %v", ErrInvalid, o.MaxLag, o.Linger)
 	case o.WaitReplicas < 0 || o.WaitReplicas > 100:
 		return o, fmt.Errorf("%w: Options.WaitReplicas %d, want 0 to 100", ErrInvalid, o.WaitReplicas)
+	case o.Buckets < 0 || o.Buckets > maxBuckets:
+		return o, fmt.Errorf("%w: Options.Buckets %d, want 0 to %d", ErrInvalid, o.Buckets, maxBuckets)
+	case o.MaxLag != 0 && o.Buckets > 1:
+		return o, fmt.Errorf("%w: Options.MaxLag %v with Options.Buckets %d: only an activity without buckets has a journal for sinks", ErrInvalid, o.MaxLag, o.Buckets)
 	case o.SoldOutFor > time.Second || o.SoldOutFor < 0 && o.SoldOutFor != -1:
 		return o, fmt.Errorf("%w: Options.SoldOutFor %v, want up to 1s, or -1 for never", ErrInvalid, o.SoldOutFor)
 	}
@@ -201,6 +214,9 @@ type Activity struct {
 	undone undone
 	stats  counters
 	closed atomic.Bool // for answers from memory, which the group does not see
+
+	buckets []*Activity // see bucket.go; nil: this is the only one
+	bucket  int         // number of this one
 }
 
 // The kinds of an activity's keys.
@@ -236,7 +252,14 @@ func New(rdb redis.UniversalClient, activity string, opts Options) (*Activity, e
 	if err := checkServer(rdb, opts); err != nil {
 		return nil, fmt.Errorf("stock: activity %q: %w", activity, err)
 	}
-	space := key.New(opts.Prefix, "stock", layout, activity)
+	a := newActivity(rdb, activity, opts, key.New(opts.Prefix, "stock", layout, activity))
+	if opts.Buckets > 1 {
+		a.divide()
+	}
+	return a, nil
+}
+
+func newActivity(rdb redis.UniversalClient, activity string, opts Options, space key.Space) *Activity {
 	k := keys{
 		levels: space.Key("levels"), stream: space.Key("journal"), events: space.Key("events"),
 		holds: space.Key("holds"), limits: space.Key("limits"), users: space.Key("eligible"),
@@ -247,7 +270,7 @@ func New(rdb redis.UniversalClient, activity string, opts Options) (*Activity, e
 	a.args = a.fixedArgs()
 	a.memory.ttl = opts.SoldOutFor
 	a.group = coalesce.New(a.flush, coalesce.Options{MaxBytes: batchBytes})
-	return a, nil
+	return a
 }
 
 func checkServer(rdb redis.UniversalClient, opts Options) error {
@@ -287,5 +310,8 @@ func poolSize(rdb redis.UniversalClient) int {
 // administers goes on, and the Redis client stays open.
 func (a *Activity) Close(ctx context.Context) error {
 	a.closed.Store(true)
+	if a.buckets != nil {
+		return together(a.buckets, func(b *Activity) error { return b.Close(ctx) })
+	}
 	return a.group.Close(ctx)
 }
