@@ -312,6 +312,11 @@ func TestLateAttemptOfARefusedOrder(t *testing.T) {
 		require.Equal(t, []int64{codeReplay, codeSuperseded, codeSuperseded}, settle("0", "call-", 0, batch()))
 		// As does one that was split from its batch.
 		require.Equal(t, []int64{codeSuperseded}, settle("0", "call-", 1, batch()[1:2]))
+		// Another call under the id that is refused likewise does not make it welcome.
+		big := []*op{newOp('R', ':', "o", "u", []Item{{"tea", 60}})}
+		require.Equal(t, []int64{codeInsufficient}, settle("1", "next-", 0, big))
+		require.Equal(t, []int64{codeSuperseded}, settle("0", "next-", 0, big))
+		require.Equal(t, []int64{codeSuperseded}, settle("0", "call-", 1, batch()[1:2]))
 		require.Empty(t, kinds(t, a, "o"))
 		_, err = a.Lookup(ctx, Ref{"o", "u"})
 		require.ErrorIs(t, err, ErrNotFound)

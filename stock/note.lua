@@ -38,9 +38,15 @@ if not plenty then
   function refused_token(i) return ARGV[2] .. '.' .. (ARGV[3] + i) end
 
   -- A refusal leaves no trace, unless an earlier attempt of this call is still on its
-  -- way: that one must not be granted after this one was refused.
+  -- way: that one must not be granted after this one was refused. The tokens of other
+  -- calls under this id that were refused so stay beside it, the last ten or so: their
+  -- attempts may be on their way too. Each is followed by a space.
   function refuse(i, field, verdict)
-    if ARGV[1] == '1' then put(field, 'F;' .. refused_token(i)) end
+    if ARGV[1] == '1' then
+      local r = records[field]
+      local others = r and sub(r, 1, 1) == 'F' and sub(r, 3, 256) or ''
+      put(field, 'F;' .. refused_token(i) .. ' ' .. others)
+    end
     return verdict
   end
 

@@ -183,7 +183,7 @@ if not fresh then
   function replayed(i, r, body)
     local state, _, was = open_record(r)
     if state == 'F' then
-      if was == refused_token(i) then return { 14 } end
+      if string.find(' ' .. was, ' ' .. refused_token(i) .. ' ', 1, true) then return { 14 } end
       return nil
     end
     if sub(was, 1, 1) == '-' then -- cancelled before it arrived

@@ -37,15 +37,16 @@ const style = `
     text { fill: #e6edf3 } .own { fill: #4493f8 } .peer { fill: #6e7681 } .axis { stroke: #3d444d }
   }`
 
-// chart draws operations a second as horizontal bars; Spillway's stand out.
+// chart draws what the rows are about as horizontal bars; Spillway's stand out.
 func chart(title string, rows []*row) string {
 	const (
 		width, labels, figures = 720, 190, 70
 		top, step, thick       = 44, 28, 18
 	)
+	what := about(rows)
 	most := 0.0
 	for _, r := range rows {
-		v, _ := r.median("ops/s")
+		v, _ := r.median(what.unit)
 		most = max(most, v)
 	}
 	height := top + step*len(rows) + 8
@@ -53,9 +54,9 @@ func chart(title string, rows []*row) string {
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img">`+"\n",
 		width, height, width, height)
 	fmt.Fprintf(&b, "<title>%s</title>\n<style>%s\n</style>\n", escape(title), style)
-	fmt.Fprintf(&b, `<text class="title" x="8" y="22">%s: operations a second</text>`+"\n", escape(title))
+	fmt.Fprintf(&b, `<text class="title" x="8" y="22">%s: %s</text>`+"\n", escape(title), what.title)
 	for i, r := range rows {
-		v, _ := r.median("ops/s")
+		v, _ := r.median(what.unit)
 		y := top + i*step
 		class := "peer"
 		if strings.HasPrefix(r.impl, "spillway") {

@@ -52,7 +52,13 @@ func report(ctx context.Context, count int, bench, benchtime, out string) error 
 	// run says so now.
 	var s suite
 	total := 0
-	if err := round(ctx, binary, bench, "1x", func(string) { total++ }); err != nil {
+	var trial suite
+	err = round(ctx, binary, bench, "1x", func(line string) {
+		if trial.add(line) != nil {
+			total++
+		}
+	})
+	if err != nil {
 		return err
 	}
 	if total == 0 {
@@ -103,9 +109,7 @@ func round(ctx context.Context, binary, bench, benchtime string, each func(line 
 	lines := bufio.NewScanner(pipe)
 	for lines.Scan() {
 		fmt.Fprintln(&said, lines.Text())
-		if strings.HasPrefix(lines.Text(), "Benchmark") && strings.Contains(lines.Text(), "ns/op") {
-			each(lines.Text())
-		}
+		each(lines.Text())
 	}
 	if err := errors.Join(lines.Err(), cmd.Wait()); err != nil {
 		return fmt.Errorf("benchmarks: %w\n%s", err, said.String())

@@ -48,6 +48,33 @@ func TestMediansAndRatios(t *testing.T) {
 	}
 }
 
+// Not every row has a speed, and some leave the time to go test.
+func TestWhatRowsAreAbout(t *testing.T) {
+	s := &suite{}
+	for line := range strings.Lines(`BenchmarkStock
+BenchmarkCacheHit/spillway-2  	 100 50.0 ns/op 0 allocs/op
+BenchmarkStampede/spillway-2  	 100 50.0 ns/op 1.000 loads/op
+BenchmarkLatency/spillway-2   	 1 1.5 p99-ms
+`) {
+		s.add(line)
+	}
+	want := []string{"operations a second", "loads", "milliseconds late, 99th percentile"}
+	for i, rows := range s.groups() {
+		if got := about(rows).title; got != want[i] {
+			t.Errorf("%s is about %s, want %s", rows[0].name(), got, want[i])
+		}
+	}
+	if v, _ := s.row("CacheHit", "spillway", "").median("ops/s"); v != 2e7 {
+		t.Errorf("50 ns an operation are %v a second, want 20 million", v)
+	}
+	text := markdown(s, machine{count: 1}, nil)
+	for _, want := range []string{"| | ops/s |", "| spillway | 20.00 M | |", "| | p99 ms |\n", "| spillway | 1.50 |"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("RESULTS.md lacks %q:\n%s", want, text)
+		}
+	}
+}
+
 func TestTargets(t *testing.T) {
 	s := measured()
 	of := target{work: "StockDeduct", impl: "spillway", param: "goroutines=64", than: "spillway-unmerged", unit: "ops/s"}

@@ -77,6 +77,9 @@ type column struct {
 }
 
 var columns = []column{
+	{"loads", "loads/op", 1},
+	{"early ms", "early-ms", 1},
+	{"p50 ms", "p50-ms", 1},
 	{"p99 ms", "p99-ms", 1},
 	{"client CPU µs", "CPU-ns/op", 1000},
 	{"Redis CPU µs", "us-redis-cpu/op", 1},
@@ -84,6 +87,7 @@ var columns = []column{
 	{"ops a call", "ops/call", 1},
 	{"allocs", "allocs/op", 1},
 	{"B/order", "B/order", 1},
+	{"B/job", "B/job", 1},
 	{"B/object", "B/object", 1},
 	{"peak by mean", "peak/mean", 1},
 	{"needless moves %", "needless-%", 1},
@@ -131,7 +135,7 @@ func markdown(s *suite, m machine, charts map[string]string) string {
 		p("## %s", rows[0].group())
 		p("")
 		if file := charts[rows[0].group()]; file != "" {
-			p("![%s, operations a second](charts/%s)", rows[0].group(), file)
+			p("![%s, %s](charts/%s)", rows[0].group(), about(rows).title, file)
 			p("")
 		}
 		table(p, rows)
@@ -141,7 +145,11 @@ func markdown(s *suite, m machine, charts map[string]string) string {
 
 // table compares rows with the one named spillway, in the columns that any has.
 func table(p func(string, ...any), rows []*row) {
-	head, rule := "| | ops/s | spillway is |", "|---|---:|---:|"
+	head, rule := "| |", "|---|"
+	speed := slices.ContainsFunc(rows, func(r *row) bool { return len(r.metrics["ops/s"]) > 0 })
+	if speed {
+		head, rule = "| | ops/s | spillway is |", "|---|---:|---:|"
+	}
 	columns := slices.DeleteFunc(slices.Clone(columns), func(c column) bool {
 		return !slices.ContainsFunc(rows, func(r *row) bool { return len(r.metrics[c.unit]) > 0 })
 	})
@@ -158,11 +166,16 @@ func table(p func(string, ...any), rows []*row) {
 		}
 	}
 	for _, r := range rows {
-		ops, _ := r.median("ops/s")
-		line := fmt.Sprintf("| %s | %s |", r.impl, figure(ops))
-		if q, ok := ratio(own, r, "ops/s"); ok && r != own {
-			line += " " + figure(q) + " × |"
-		} else {
+		line := "| " + r.impl + " |"
+		if speed {
+			line += " "
+			if ops, ok := r.median("ops/s"); ok {
+				line += figure(ops) + " "
+			}
+			line += "|"
+			if q, ok := ratio(own, r, "ops/s"); ok && r != own {
+				line += " " + figure(q) + " ×"
+			}
 			line += " |"
 		}
 		for _, c := range columns {

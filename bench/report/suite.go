@@ -21,14 +21,17 @@ func (r *row) name() string { return strings.TrimSuffix(r.work+"/"+r.impl+"/"+r.
 // group names the rows that r is compared with.
 func (r *row) group() string { return strings.TrimSuffix(r.work+"/"+r.param, "/") }
 
-var procs = regexp.MustCompile(`-\d+$`)
+var (
+	procs  = regexp.MustCompile(`-\d+$`)
+	result = regexp.MustCompile(`^Benchmark\S+\s+\d+\s+\S`)
+)
 
 // add takes a line of go test's output; it returns nil if that is none of a result.
 func (s *suite) add(line string) *row {
-	f := strings.Fields(line)
-	if len(f) < 4 || !strings.HasPrefix(f[0], "Benchmark") {
+	if !result.MatchString(line) {
 		return nil
 	}
+	f := strings.Fields(line)
 	parts := strings.SplitN(procs.ReplaceAllString(strings.TrimPrefix(f[0], "Benchmark"), ""), "/", 3)
 	parts = append(parts, "", "")
 	r := s.row(parts[0], parts[1], parts[2])
@@ -41,7 +44,34 @@ func (s *suite) add(line string) *row {
 			r.metrics[f[i+1]] = append(r.metrics[f[i+1]], v)
 		}
 	}
+	// A row that leaves the time to go test has operations a second all the same.
+	if ns := r.metrics["ns/op"]; len(ns) > len(r.metrics["ops/s"]) && ns[len(ns)-1] > 0 {
+		r.metrics["ops/s"] = append(r.metrics["ops/s"], 1e9/ns[len(ns)-1])
+	}
 	return r
+}
+
+// A subject is what a group of rows is about: the figure its chart shows.
+type subject struct{ title, unit string }
+
+// subjects in the order in which they are looked for: a quick answer after many loads
+// is no merit, and what a row takes in memory was measured for its own sake.
+var subjects = []subject{
+	{"loads", "loads/op"},
+	{"bytes a job", "B/job"},
+	{"bytes an object", "B/object"},
+	{"µs to the next holder, median", "p50-us"},
+	{"operations a second", "ops/s"},
+	{"milliseconds late, 99th percentile", "p99-ms"},
+}
+
+func about(rows []*row) subject {
+	for _, s := range subjects {
+		if slices.ContainsFunc(rows, func(r *row) bool { return len(r.metrics[s.unit]) > 0 }) {
+			return s
+		}
+	}
+	return subject{"nothing", ""}
 }
 
 // row returns the row of that name, or nil.
