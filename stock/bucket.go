@@ -38,18 +38,18 @@ func (a *Activity) divide() {
 	opts.SoldOutFor, opts.OnEvent = -1, nil
 	for i, space := range key.Spread(opts.Prefix, "stock", layout, a.name, opts.Buckets) {
 		b := newActivity(a.rdb, a.name, opts, space)
-		b.bucket = i
+		b.bucket, b.journal = i, fmt.Sprintf("%s%%b%d.%d", a.name, opts.Buckets, i)
 		b.group = coalesce.New(b.flushMoves, coalesce.Options{MaxBytes: batchBytes})
 		a.buckets = append(a.buckets, b)
 	}
 }
 
-// undivided is the error of what an activity with buckets cannot do.
-func (a *Activity) undivided(what string) error {
+// wholes returns the activities that a is made of: its buckets, or itself.
+func (a *Activity) wholes() []*Activity {
 	if a.buckets == nil {
-		return nil
+		return []*Activity{a}
 	}
-	return fmt.Errorf("%w: %s of an activity with Options.Buckets %d: only one without buckets has a journal for sinks", ErrInvalid, what, len(a.buckets))
+	return a.buckets
 }
 
 // home returns where the orders of user are settled.
@@ -240,7 +240,7 @@ func (a *Activity) entriesOfBuckets(ctx context.Context, from string) iter.Seq2[
 			prefix := strconv.Itoa(b.bucket) + "/"
 			for e, err := range b.Entries(ctx, after) {
 				if err == nil {
-					e.ID, e.Prev, e.Bucket = prefix+e.ID, prefix+e.Prev, b.bucket
+					e.ID, e.Prev = prefix+e.ID, prefix+e.Prev
 				}
 				if !yield(e, err) || err != nil {
 					return
@@ -285,11 +285,14 @@ func (a *Activity) inspectBuckets(ctx context.Context) (Info, error) {
 		return Info{}, a.readError(err)
 	}
 	all := Info{SKUs: max(0, planned-1)} // a field is the number of buckets
-	for _, i := range infos {
+	for bucket, i := range infos {
 		all.OpenHolds += i.OpenHolds
 		all.Entries += i.Entries
 		if i.Halted != "" {
 			all.Halted = i.Halted
+		}
+		if i.Forked != "" && all.Forked == "" {
+			all.Forked = fmt.Sprintf("%d/%s", bucket, i.Forked)
 		}
 		if !i.NextDue.IsZero() && (all.NextDue.IsZero() || i.NextDue.Before(all.NextDue)) {
 			all.NextDue = i.NextDue
@@ -311,6 +314,7 @@ func (a *Activity) statsOfBuckets() Stats {
 		all.Overloaded += s.Overloaded
 		all.Unknown += s.Unknown
 		all.Failures += s.Failures
+		all.Journaled += s.Journaled
 		all.PendingCancels += s.PendingCancels
 	}
 	return all

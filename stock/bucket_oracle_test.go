@@ -13,11 +13,8 @@ import (
 
 // A ledger judges histories of an activity with buckets by their journals, which it
 // adds up by itself. The journals have no common order, only the time: what is to be
-// sold in all is held against an answer at the millisecond of that answer and at both
-// beside it, in the order that speaks for the answer. (Between two processors of a
-// virtual machine gettimeofday can run backwards by some microseconds. One bucket's
-// time does not, but it says nothing of another's: once in 210,000 calls under load
-// that was enough to turn two of them round across the end of a millisecond.)
+// sold in all is held against an answer at the millisecond of that answer, in the
+// order that speaks for the answer.
 type ledger struct {
 	soldOutFor time.Duration
 	home       func(user string) int
@@ -345,11 +342,11 @@ func (l *ledger) judge(c call) {
 			l.fault("%v: %d units of %s were for sale all the time", c, n, a.sku)
 		}
 	case errors.Is(c.err, ErrInsufficient):
-		from := at - 1
+		from := at
 		if c.order.Partial { // its items are missed one after the other
-			from = min(from, c.sent.UnixMilli()-1)
+			from = c.sent.UnixMilli() - 1
 		}
-		if n := l.least(a.sku, from, at+1); n >= asked(a.sku) {
+		if n := l.least(a.sku, from, at); n >= asked(a.sku) {
 			l.fault("%v: false sold out: %d units of %s were for sale at %d: %+v", c, n, a.sku, at, l.around(a.sku, at))
 		}
 		if b != nil && b.at < at {
@@ -363,7 +360,7 @@ func (l *ledger) judge(c call) {
 		}
 		if !c.res.Replayed {
 			for _, it := range c.res.Missing {
-				if n := l.least(it.SKU, min(at, c.sent.UnixMilli())-1, at+1); n >= it.Qty {
+				if n := l.least(it.SKU, c.sent.UnixMilli()-1, at); n >= it.Qty {
 					l.fault("%v: %s is not missing: %d units were for sale", c, it.SKU, n)
 				}
 			}

@@ -46,7 +46,7 @@
 // One hash tag is one slot of a Cluster, and so one processor. Options.Buckets
 // divides an activity into several whole ones, in slots of their own that are spread
 // over the masters. Each has a share of the stock, and its own records, limits, holds
-// and journal, which no sink can read yet. All orders of a user are settled in one bucket, the user's home, by one
+// and journal. All orders of a user are settled in one bucket, the user's home, by one
 // script, so that all of the above holds there as it stands; where home has not
 // enough, stock moves to it first.
 //
@@ -63,10 +63,11 @@
 // ErrContended, and may be tried again. What a partial order misses was missing at
 // moments of their own.
 //
-// What is different: an order id is unique per user, so that the same id under two
-// users is two orders. A restock arrives in one bucket. Stock reads the buckets one by
-// one, and may count twice, or not at all, what moves while it does. There is a journal
-// per bucket; see Entries. Events come from looking at all buckets when something
+// What is different: that two users order under the same id is noticed (ErrConflict)
+// only where they are at home in one bucket. A restock arrives in one bucket. Stock reads
+// the buckets one by one, and may count twice, or not at all, what moves while it does.
+// There is a journal per bucket; see Entries and Sink. MaxLag stops the orders of the
+// buckets whose journal is behind. Events come from looking at all buckets when something
 // happened in one: OnEvent is told of a state that lasts, and may not be of one that
 // passed within a tenth of a second, and versions are the sums of those of the
 // buckets. Where a bucket cannot be reached, users at home there cannot order, and
@@ -75,7 +76,11 @@
 // A failover that loses writes breaks it as it does an undivided activity, and in one
 // more way: where it loses that units were given, and the other bucket has them, they
 // are sold twice; where it loses that they were taken, they are taken again, and
-// what was sold of them meanwhile was lost with it.
+// what was sold of them meanwhile was lost with it. Such a transfer leaves a trace in
+// the numbers of the two buckets, and RunJournal takes that for a fork like any other:
+// no sink is told of a take before it has the give, a fork of one bucket halts the
+// orders of all, and Rebuild makes all of them anew, with every unit where it was or
+// was going, once.
 //
 // # What it does not
 //
@@ -182,6 +187,8 @@
 //	Load, Stock                 1 more, and 1 per bucket
 //	a restock                   2 more
 //	Run, idle                   12 a second per bucket
+//	a journal, idle             3 a second per bucket
+//	a journal, of takes         2 more a batch and giver
 //
 // Shared means that the calls of one process that wait at the same time, up to 128
 // or 16 KiB, are settled by one script. It keeps Redis busy for 2 µs an order in a

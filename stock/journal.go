@@ -55,12 +55,14 @@ func (k OpKind) String() string {
 // An Op is one thing that happened, complete in itself: a cancel repeats the items
 // it gave back.
 type Op struct {
-	Kind   OpKind
-	ID     string // of the order or restock
-	User   string
-	Items  []Item // what was granted, held, sold, given back or added
-	Reason string // of a cancel
-	Event  Event  // of a crossing
+	Kind  OpKind
+	ID    string // of the order or restock
+	User  string
+	Items []Item // what was granted, held, sold, given back or added
+	// Reason is why an order was cancelled. Of a take it is an entry of the giver's journal,
+	// the one before that which gave.
+	Reason string
+	Event  Event // of a crossing
 	// Held says of a confirm or cancel that the order was reserved, not deducted, and
 	// Partial of an order, or of its end, that Order.Partial was set.
 	Held, Partial bool
@@ -70,8 +72,10 @@ type Op struct {
 // left, reserved and sold: -1, 0 or 1.
 func (o Op) Move() (left, reserved, sold int64) {
 	switch o.Kind {
-	case OpLoad, OpRestock:
+	case OpLoad, OpRestock, OpTake:
 		return 1, 0, 0
+	case OpGive:
+		return -1, 0, 0
 	case OpDeduct:
 		return -1, 0, 1
 	case OpReserve:
@@ -144,6 +148,7 @@ func (a *Activity) Entries(ctx context.Context, from string) iter.Seq2[Entry, er
 			}
 			for _, m := range page {
 				e, err := parseEntry(m.ID, m.Values)
+				e.Bucket = a.bucket
 				if !yield(e, err) || err != nil {
 					return
 				}
@@ -183,7 +188,7 @@ func parseOps(s string) ([]Op, error) {
 			o.Held = (verb == 'R' || verb == 'Q') && (o.Kind == OpConfirm || o.Kind == OpCancel)
 			o.Partial = verb == 'P' || verb == 'Q'
 			o.ID, o.User, o.Items = id, r.netstring(), r.items()
-			if o.Kind == OpCancel {
+			if o.Kind == OpCancel || o.Kind == OpTake {
 				o.Reason = r.netstring()
 			}
 			if o.Kind == OpLoad {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/spillway-go/spillway/internal/coalesce"
 )
 
 // An order is decided at home only, or its retry could be granted elsewhere once
@@ -28,15 +30,18 @@ const (
 type look struct {
 	left, version []int64 // by item that was asked for; version 0: not loaded
 	links         []link  // by peer
+	gap           string  // a transfer that was lost, or empty
 	err           error
 }
 
 // A link is what two buckets have moved: gave is the number of the last transfer
-// from this bucket to the peer, items what it was, took that of the last one from the
-// peer.
+// from this bucket to the peer, items what it was, and after the journal entry before
+// the one that has it; took is the number of the last one from the peer, and from what
+// after was of that.
 type link struct {
-	gave, took int64
-	items      []Item
+	gave, took  int64
+	items       []Item
+	after, from string
 }
 
 // A transfer is units on their way.
@@ -44,6 +49,7 @@ type transfer struct {
 	from, to int
 	seq      int64
 	items    []Item
+	after    string
 }
 
 // orderHome settles o at home, and moves stock there as long as there is some.
@@ -116,15 +122,24 @@ func (a *Activity) orderHome(ctx context.Context, base *op, o Order) (Result, er
 // nowhereElse tells whether between two looks, and so when home decided, item k was
 // in no other bucket and not on its way, and the sum of the others' versions. A
 // bucket that was empty twice at one version was empty all the while, and gave nothing.
+// Home may have given in between: what was on its way when home decided still is, in the
+// second look, unless its peer was looked at before it took that, and home after it had
+// given more. Then the numbers are two apart, and what it was is not known. home is -1
+// where no bucket decided: then all have to be empty.
 func nowhereElse(before, now []look, home, k int, sku string) (version int64, ok bool) {
 	for i := range now {
 		if before == nil || before[i].err != nil || now[i].err != nil {
 			return 0, false
 		}
+	}
+	for i := range now {
 		if i == home {
 			continue
 		}
 		was, is := before[i], now[i]
+		if home >= 0 && now[home].links[i].gave > is.links[home].took+1 {
+			return 0, false
+		}
 		if was.left[k] != 0 || is.left[k] != 0 || was.version[k] != is.version[k] || is.version[k] == 0 {
 			return 0, false
 		}
@@ -143,7 +158,7 @@ func onTheirWay(v []look) (on []transfer) {
 	for from := range v {
 		for to := range v[from].links {
 			if l := v[from].links[to]; v[to].links != nil && l.gave > v[to].links[from].took {
-				on = append(on, transfer{from, to, l.gave, l.items})
+				on = append(on, transfer{from, to, l.gave, l.items, l.after})
 			}
 		}
 	}
@@ -206,8 +221,7 @@ func (a *Activity) fetch(ctx context.Context, home int, items []Item, v []look) 
 			continue
 		}
 		wg.Go(func() {
-			has := v[home].links[i].took
-			given, ok := a.give(ctx, i, home, has, ask)
+			given, ok := a.give(ctx, i, home, v[home].links[i], ask)
 			if !ok {
 				return
 			}
@@ -237,28 +251,41 @@ func richest(v []look, k int) []int {
 func (a *Activity) look(ctx context.Context, items []Item) []look {
 	v := make([]look, len(a.buckets))
 	_ = together(a.buckets, func(b *Activity) error { // a look holds its error
-		head := fmt.Sprintf("%d>%d#0;", b.bucket, len(a.buckets))
-		out, err := b.ask(ctx, 'Z', head, items)
-		if err == nil {
-			v[b.bucket], err = parseLook(out.record, len(items), len(a.buckets))
-		}
-		if err != nil {
-			v[b.bucket] = look{err: err}
-		}
+		v[b.bucket] = a.lookAt(ctx, b.bucket, items)
 		return nil
 	})
 	return v
 }
 
-// give asks a bucket for items on behalf of another, which has its transfers up to
-// the number has. It answers the transfer that is on its way then.
-func (a *Activity) give(ctx context.Context, from, to int, has int64, items []Item) (transfer, bool) {
-	out, err := a.buckets[from].ask(ctx, 'G', fmt.Sprintf("%d>%d#%d;", from, to, has), items)
+func (a *Activity) lookAt(ctx context.Context, bucket int, items []Item) (l look) {
+	b, head := a.buckets[bucket], fmt.Sprintf("%d>%d#0;", bucket, len(a.buckets))
+	out, err := b.ask(ctx, 'Z', head, items)
+	if errors.Is(err, coalesce.ErrClosed) { // what only reads goes on
+		o := newOp('Z', ':', "", "", items)
+		o.head = head
+		var alone []outcome
+		if alone, err = b.settle(ctx, []*op{o}, b.nonce+strconv.FormatUint(b.seq.Add(1), 36), 0); err == nil {
+			out, err = alone[0], alone[0].err
+		}
+	}
+	if err == nil {
+		l, err = parseLook(out.record, len(items), len(a.buckets))
+	}
+	if err != nil {
+		return look{err: err}
+	}
+	return l
+}
+
+// give asks a bucket for items on behalf of another, which has what its own link says.
+// It answers the transfer that is on its way then.
+func (a *Activity) give(ctx context.Context, from, to int, has link, items []Item) (transfer, bool) {
+	out, err := a.buckets[from].ask(ctx, 'G', fmt.Sprintf("%d>%d#%d@%s;", from, to, has.took, has.from), items)
 	if err != nil || out.record == "" {
 		return transfer{}, false
 	}
 	r := reader{rest: out.record}
-	t := transfer{from: from, to: to, seq: r.number(' '), items: r.items()}
+	t := transfer{from: from, to: to, seq: r.number(' '), items: r.items(), after: r.rest}
 	a.stats.transfers.Add(1)
 	return t, !r.bad
 }
@@ -275,7 +302,7 @@ func (a *Activity) finish(ctx context.Context, t transfer) error {
 
 func (t transfer) take() *op {
 	o := newOp('T', ':', "", "", t.items)
-	o.head = fmt.Sprintf("%d>%d#%d;", t.from, t.to, t.seq)
+	o.head = fmt.Sprintf("%d>%d#%d@%s;", t.from, t.to, t.seq, t.after)
 	return o
 }
 
@@ -318,16 +345,16 @@ func parseLook(s string, items, buckets int) (look, error) {
 	}
 	for i := range l.links {
 		if gave := (reader{rest: r.netstring()}); gave.rest != "" {
-			l.links[i].gave, l.links[i].items = gave.number(' '), gave.items()
+			l.links[i].gave, l.links[i].items, l.links[i].after = gave.number(' '), gave.items(), gave.rest
 			r.bad = r.bad || gave.bad
 		}
 		if took := r.netstring(); took != "" {
-			var err error
-			if l.links[i].took, err = strconv.ParseInt(took, 10, 64); err != nil {
-				r.fail()
-			}
+			took := reader{rest: took}
+			l.links[i].took, l.links[i].from = took.number(' '), took.rest
+			r.bad = r.bad || took.bad
 		}
 	}
+	l.gap = r.netstring()
 	if r.bad || r.rest != "" {
 		return look{}, fmt.Errorf("stock: cannot read %q of moved.lua: written by another version?", s)
 	}

@@ -129,17 +129,18 @@ func TestMovesAreNotRepeated(t *testing.T) {
 		a := open(t, b.Client(), Options{Buckets: 2, SoldOutFor: -1})
 		apart(t, a, 1, 8)
 		ctx, want := t.Context(), []Item{{"tea", 1}}
-		first, ok := a.give(ctx, 1, 0, 0, want)
+		first, ok := a.give(ctx, 1, 0, link{}, want)
 		require.True(t, ok)
-		require.Equal(t, transfer{1, 0, 1, []Item{{"tea", 4}}}, first) // half of it
-		again, ok := a.give(ctx, 1, 0, 0, want)
+		require.Equal(t, transfer{1, 0, 1, []Item{{"tea", 4}}, first.after}, first) // half of it
+		require.Regexp(t, entryID, first.after)
+		again, ok := a.give(ctx, 1, 0, link{}, want)
 		require.True(t, ok)
 		require.Equal(t, first, again, "a second one while the first is on its way")
 		requireTea(t, a, 8, 0, 0)
 		require.NoError(t, a.finish(ctx, first))
-		second, ok := a.give(ctx, 1, 0, 1, want)
+		second, ok := a.give(ctx, 1, 0, link{took: 1, from: first.after}, want)
 		require.True(t, ok)
-		require.Equal(t, transfer{1, 0, 2, []Item{{"tea", 2}}}, second)
+		require.Equal(t, transfer{1, 0, 2, []Item{{"tea", 2}}, second.after}, second)
 		require.NoError(t, a.finish(ctx, second))
 
 		time.Sleep(100 * 24 * time.Hour) // far beyond Retention
@@ -148,7 +149,7 @@ func TestMovesAreNotRepeated(t *testing.T) {
 		for _, late := range []transfer{first, second} {
 			require.NoError(t, a.finish(ctx, late))
 		}
-		late, ok := a.give(ctx, 1, 0, 0, want)
+		late, ok := a.give(ctx, 1, 0, link{}, want)
 		require.True(t, ok)
 		require.Equal(t, second, late)
 		requireWhole(t, a, 7, 0, 1)
@@ -162,7 +163,7 @@ func TestAGiverThatForgot(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 		a := open(t, rdb, Options{Buckets: 2, SoldOutFor: -1})
 		apart(t, a, 1, 8)
-		require.NoError(t, rdb.HSet(t.Context(), a.buckets[0].keys.levels, "<1", "7").Err())
+		require.NoError(t, rdb.HSet(t.Context(), a.buckets[0].keys.levels, "<1", "7 1-0").Err())
 		_, err := a.Deduct(t.Context(), tea("o", userOf(a, 0), 8))
 		require.NoError(t, err)
 		requireWhole(t, a, 0, 0, 8)
@@ -177,7 +178,7 @@ func TestATakerThatForgot(t *testing.T) {
 		ctx, taker := t.Context(), a.buckets[0].keys.levels
 		before, err := rdb.HGetAll(ctx, taker).Result()
 		require.NoError(t, err)
-		given, ok := a.give(ctx, 1, 0, 0, []Item{{"tea", 1}})
+		given, ok := a.give(ctx, 1, 0, link{}, []Item{{"tea", 1}})
 		require.True(t, ok)
 		require.NoError(t, a.finish(ctx, given))
 		requireWhole(t, a, 8, 0, 0)
@@ -282,6 +283,11 @@ func TestNowhereElse(t *testing.T) {
 		require.False(t, ok([]look{empty(5), empty(5)}, moving), "on its way after")
 		moving[from].links[1-from].items = []Item{{"cup", 1}}
 		require.True(t, ok(moving, moving), "what is on its way is something else")
+		if from == 0 { // home gave another one since, when the first had arrived
+			moving[from].links[1-from].gave = 3
+			require.False(t, ok([]look{empty(5), empty(5)}, moving), "it is not known what arrived in between")
+			moving[from].links[1-from].gave = 2
+		}
 		moving[1-from].links[from].took = 2
 		moving[from].links[1-from].items = []Item{{"tea", 1}}
 		require.True(t, ok(moving, moving), "it has arrived")
@@ -304,7 +310,7 @@ func TestABucketIsDown(t *testing.T) {
 }
 
 func FuzzLook(f *testing.F) {
-	f.Add("3 17;0 0;0:0:12:4 3:tea2;.1:4", 2, 2)
+	f.Add("3 17;0 0;0:0:13:4 3:tea2;.1-05:4 1-00:", 2, 2)
 	f.Add("0:0:", 0, 1)
 	f.Fuzz(func(t *testing.T, s string, items, buckets int) {
 		if items < 0 || items > 10 || buckets < 0 || buckets > 10 {

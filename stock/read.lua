@@ -108,7 +108,7 @@ for i = shapes_at + 1, users_at do
       end
     end
     op.total = total
-    if moving then op.own, op.peer, op.seq = match(s, '^%a(%d+)>(%d+)#(%d+)') end
+    if moving then op.own, op.peer, op.seq, op.after = match(s, '^%a(%d+)>(%d+)#(%d+)@?([%d-]*)') end
     shapes[s] = op
   end
 end
@@ -148,7 +148,7 @@ if swept then
               p = match(ops, '^%d+;()', a + len)
             end
             p = p + 1
-            if verb == 'X' then
+            if verb == 'X' or verb == 'T' then
               len, a = match(ops, '^(%d+):()', p)
               p = a + len
             end

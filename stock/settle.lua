@@ -151,7 +151,8 @@ end
 -- Writing ---------------------------------------------------------------------
 
 turn = turn and (n == 0 or #changed > 0)
-if not (#journal > 0 or #changed > 0 or swept or turn) then return reply end
+local traced = moving and links_dirty['@gap']
+if not (#journal > 0 or #changed > 0 or swept or turn or traced) then return reply end
 
 -- What was not read yet is of the right type before the first write.
 if #crossings > 0 then call('XLEN', KEYS[3]) end

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"sync/atomic"
 	"time"
 
@@ -121,8 +122,7 @@ type Options struct {
 	// Buckets, 2 to 64, divides a hot activity over as many hash tags, so that a
 	// Cluster shares its load; 0 and 1 mean one tag. It is fixed by the first Load. A
 	// user's orders are all settled in one bucket, and stock moves there when it runs
-	// out. Order ids are then unique per user: the same id under two users is two
-	// orders. See the package comment for what else differs.
+	// out. See the package comment for what differs.
 	Buckets int
 	// Unmerged sends every call in a round trip of its own. Merging costs a lone
 	// caller nothing; this exists to measure it.
@@ -175,8 +175,6 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("%w: Options.WaitReplicas %d, want 0 to 100", ErrInvalid, o.WaitReplicas)
 	case o.Buckets < 0 || o.Buckets > maxBuckets:
 		return o, fmt.Errorf("%w: Options.Buckets %d, want 0 to %d", ErrInvalid, o.Buckets, maxBuckets)
-	case o.MaxLag != 0 && o.Buckets > 1:
-		return o, fmt.Errorf("%w: Options.MaxLag %v with Options.Buckets %d: only an activity without buckets has a journal for sinks", ErrInvalid, o.MaxLag, o.Buckets)
 	case o.SoldOutFor > time.Second || o.SoldOutFor < 0 && o.SoldOutFor != -1:
 		return o, fmt.Errorf("%w: Options.SoldOutFor %v, want up to 1s, or -1 for never", ErrInvalid, o.SoldOutFor)
 	}
@@ -217,6 +215,7 @@ type Activity struct {
 
 	buckets []*Activity // see bucket.go; nil: this is the only one
 	bucket  int         // number of this one
+	journal string      // what sinks call its journal
 }
 
 // The kinds of an activity's keys.
@@ -234,7 +233,11 @@ type keys struct {
 // layout is the number of the meaning of the keys; see internal/key.
 const layout = 1
 
-// New returns the activity of that name, any bytes. It makes one call to Redis,
+// bucketJournal is how the name of a bucket's journal ends.
+var bucketJournal = regexp.MustCompile(`%b\d+\.\d+$`)
+
+// New returns the activity of that name: any bytes, but not at the end what journals
+// of buckets have there, as %b3.0. It makes one call to Redis,
 // bounded by a second, to refuse a server that may evict keys; a policy that
 // cannot be read is logged and accepted. It starts nothing: the activity exists
 // once Load was called, by any process.
@@ -244,6 +247,9 @@ func New(rdb redis.UniversalClient, activity string, opts Options) (*Activity, e
 	}
 	if activity == "" {
 		return nil, fmt.Errorf("%w: activity name is empty", ErrInvalid)
+	}
+	if bucketJournal.MatchString(activity) {
+		return nil, fmt.Errorf("%w: activity name %q ends as the journals of buckets do", ErrInvalid, activity)
 	}
 	opts, err := opts.withDefaults()
 	if err != nil {
@@ -266,7 +272,7 @@ func newActivity(rdb redis.UniversalClient, activity string, opts Options, space
 		orders: space.Key("orders"),
 	}
 	k.all = []string{k.levels, k.stream, k.events, k.holds, k.limits, k.users, k.orders}
-	a := &Activity{rdb: rdb, name: activity, opts: opts, keys: k, nonce: newNonce()}
+	a := &Activity{rdb: rdb, name: activity, journal: activity, opts: opts, keys: k, nonce: newNonce()}
 	a.args = a.fixedArgs()
 	a.memory.ttl = opts.SoldOutFor
 	a.group = coalesce.New(a.flush, coalesce.Options{MaxBytes: batchBytes})
