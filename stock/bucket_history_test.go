@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -166,15 +167,17 @@ func TestHistoryOfBuckets(t *testing.T) {
 	s := seed(t)
 	ops := 1000
 	if soak() {
-		ops = 20_000 // five times
+		ops = 20_000 // eight times
 	}
 	t.Run("cluster", func(t *testing.T) {
 		c := redistest.Cluster(t, 3, 0)
-		for _, buckets := range []int{2, 3, 6} {
-			t.Run("", func(t *testing.T) {
-				historyOfBuckets(t, bucketHistory(s, ops, buckets), c.Client(), func(f *redistest.Faults) redis.UniversalClient {
-					return c.Client(f.ClusterOptions, func(o *redis.ClusterOptions) { o.ReadTimeout = 50 * time.Millisecond })
-				})
+		client := func(f *redistest.Faults) redis.UniversalClient {
+			return c.Client(f.ClusterOptions, func(o *redis.ClusterOptions) { o.ReadTimeout = 50 * time.Millisecond })
+		}
+		t.Run("1", func(t *testing.T) { historyWithFaults(t, newHistory(s, max(ops, 4000)), c.Client(), client) })
+		for buckets := 2; buckets <= 6; buckets++ {
+			t.Run(strconv.Itoa(buckets), func(t *testing.T) {
+				historyOfBuckets(t, bucketHistory(s, ops, buckets), c.Client(), client)
 			})
 		}
 	})

@@ -64,7 +64,7 @@ func (a *Activity) orderHome(ctx context.Context, base *op, o Order) (Result, er
 	tries := 0
 	for round := range maxRounds {
 		try := *base
-		try.first, try.must, try.alone = takes, slices.Clone(must), round > 0
+		try.move = &moving{first: takes, must: slices.Clone(must), alone: round > 0}
 		sent := time.Now()
 		out, err := home.send(ctx, &try)
 		if err != nil {
@@ -261,8 +261,7 @@ func (a *Activity) lookAt(ctx context.Context, bucket int, items []Item) (l look
 	b, head := a.buckets[bucket], fmt.Sprintf("%d>%d#0;", bucket, len(a.buckets))
 	out, err := b.ask(ctx, 'Z', head, items)
 	if errors.Is(err, coalesce.ErrClosed) { // what only reads goes on
-		o := newOp('Z', ':', "", "", items)
-		o.head = head
+		o := newMove('Z', head, items)
 		var alone []outcome
 		if alone, err = b.settle(ctx, []*op{o}, b.nonce+strconv.FormatUint(b.seq.Add(1), 36), 0); err == nil {
 			out, err = alone[0], alone[0].err
@@ -293,7 +292,7 @@ func (a *Activity) give(ctx context.Context, from, to int, has link, items []Ite
 // finish takes a transfer where it is to go.
 func (a *Activity) finish(ctx context.Context, t transfer) error {
 	take := t.take()
-	out, err := a.buckets[t.to].ask(ctx, take.verb, take.head, take.items)
+	out, err := a.buckets[t.to].ask(ctx, take.verb, take.move.head, take.items)
 	if err == nil && out.code == codeDone {
 		a.stats.transfers.Add(1)
 	}
@@ -301,15 +300,18 @@ func (a *Activity) finish(ctx context.Context, t transfer) error {
 }
 
 func (t transfer) take() *op {
-	o := newOp('T', ':', "", "", t.items)
-	o.head = fmt.Sprintf("%d>%d#%d@%s;", t.from, t.to, t.seq, t.after)
+	return newMove('T', fmt.Sprintf("%d>%d#%d@%s;", t.from, t.to, t.seq, t.after), t.items)
+}
+
+func newMove(verb byte, head string, items []Item) *op {
+	o := newOp(verb, ':', "", "", items)
+	o.move = &moving{head: head}
 	return o
 }
 
 // ask settles one of the verbs of moved.lua.
 func (a *Activity) ask(ctx context.Context, verb byte, head string, items []Item) (outcome, error) {
-	o := newOp(verb, ':', "", "", items)
-	o.head = head
+	o := newMove(verb, head, items)
 	out, err := a.group.Do(ctx, a.lane(&op{verb: 'S', text: head}), "", o, len(o.text)+len(head)+24)
 	if err == nil {
 		err = out.err
@@ -322,7 +324,10 @@ func (a *Activity) ask(ctx context.Context, verb byte, head string, items []Item
 func (a *Activity) flushMoves(ctx context.Context, lane string, batch []*op) ([]outcome, error) {
 	all := make([]*op, 0, len(batch))
 	for _, o := range batch {
-		all = append(append(all, o.first...), o)
+		if o.move != nil {
+			all = append(all, o.move.first...)
+		}
+		all = append(all, o)
 	}
 	out, err := a.flush(ctx, lane, all)
 	if err != nil || len(all) == len(batch) {
@@ -330,7 +335,9 @@ func (a *Activity) flushMoves(ctx context.Context, lane string, batch []*op) ([]
 	}
 	asked, at := make([]outcome, len(batch)), -1
 	for i, o := range batch {
-		at += 1 + len(o.first)
+		if at++; o.move != nil {
+			at += len(o.move.first)
+		}
 		asked[i] = out[at]
 	}
 	return asked, nil

@@ -42,8 +42,12 @@ type op struct {
 	items  []Item
 	one    [1]Item // where the usual items are
 	reason string
+	move   *moving
+}
 
-	// Of an activity with buckets; see moves.go.
+// A moving is what an op of an activity with buckets has more; see moves.go. No op of
+// another has one.
+type moving struct {
 	head  string // what stands in the shape of G T Z before the items
 	must  []bool // by item: a partial order does not do without it
 	first []*op  // settled just before this one, in the same call
@@ -130,14 +134,16 @@ func (a *Activity) do(ctx context.Context, o *op) (Result, error) {
 // send is do without telling what the outcome means.
 func (a *Activity) send(ctx context.Context, o *op) (outcome, error) {
 	id := o.text
-	if o.reason != "" || o.alone || o.verb == 'S' || o.verb == 'C' {
+	if o.reason != "" || o.move != nil && o.move.alone || o.verb == 'S' || o.verb == 'C' {
 		// Two reasons are two calls. A Lookup or Confirm must not take the answer to
 		// one that was sent before its order was settled.
 		id = ""
 	}
 	size := len(o.text) + 24
-	for _, f := range o.first {
-		size += len(f.text) + 24
+	if o.move != nil {
+		for _, f := range o.move.first {
+			size += len(f.text) + 24
+		}
 	}
 	out, err := a.group.Do(ctx, a.lane(o), id, o, size)
 	if err == nil {
@@ -372,7 +378,10 @@ func (a *Activity) arguments(batch []*op, nonce string, before int) []any {
 		if o.verb == 'X' {
 			buf = append(buf, o.reason...)
 		}
-		buf = append(buf, o.head...)
+		var must []bool
+		if o.move != nil {
+			buf, must = append(buf, o.move.head...), o.move.must
+		}
 		for j, it := range o.items {
 			k, ok := index[it.SKU]
 			if !ok {
@@ -384,7 +393,7 @@ func (a *Activity) arguments(batch []*op, nonce string, before int) []any {
 			buf = append(buf, 'x')
 			buf = strconv.AppendInt(buf, it.Qty, 10)
 			buf = append(buf, ';')
-			if o.must != nil && o.must[j] {
+			if must != nil && must[j] {
 				buf = append(buf, '!')
 			}
 		}
