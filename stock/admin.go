@@ -151,7 +151,7 @@ func (a *Activity) Holds(ctx context.Context) iter.Seq2[Hold, error] {
 type Info struct {
 	SKUs      int64     // loaded
 	Halted    string    // the reason, or empty
-	Forked    string    // the entry that a sink has and the journal lost, or empty
+	Forked    string    // the entry that a sink has and the journal lost, as in Entries, or empty
 	OpenHolds int64     // reservations neither ended nor released
 	NextDue   time.Time // when the next hold ends; zero if none does
 	Entries   int64     // in the journal

@@ -67,7 +67,8 @@
 // only where they are at home in one bucket. A restock arrives in one bucket. Stock reads
 // the buckets one by one, and may count twice, or not at all, what moves while it does.
 // There is a journal per bucket; see Entries and Sink. MaxLag stops the orders of the
-// buckets whose journal is behind. Events come from looking at all buckets when something
+// buckets whose journal is behind, and Result.Durable speaks of home, not of the bucket
+// that gave. Events come from looking at all buckets when something
 // happened in one: OnEvent is told of a state that lasts, and may not be of one that
 // passed within a tenth of a second, and versions are the sums of those of the
 // buckets. Where a bucket cannot be reached, users at home there cannot order, and

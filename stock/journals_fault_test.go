@@ -2,6 +2,7 @@ package stock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -104,6 +105,35 @@ func TestRebuildOfBucketsByADeadProcess(t *testing.T) {
 			rebuilt(t, living, sink)
 		})
 	}
+}
+
+// The buckets whose journal is behind take no orders; the others do, and nobody is told
+// that it is sold out.
+func TestMaxLagOfABucket(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		ctx := t.Context()
+		a := open(t, b.Client(), Options{Buckets: 3, MaxLag: 10 * time.Second, SoldOutFor: -1})
+		require.NoError(t, a.Load(ctx, map[string]int64{"tea": 30}))
+		sink := newRack(a)
+		sink.shelves[a.buckets[1].journal].err = errors.New("down")
+		stop := start(t, func(ctx context.Context) error { return a.RunJournal(ctx, sink) })
+		time.Sleep(11 * time.Second)
+		_, err := a.Deduct(ctx, tea("o", userOf(a, 1), 1))
+		require.ErrorIs(t, err, ErrJournalFull)
+		_, err = a.Deduct(ctx, tea("o", userOf(a, 0), 30)) // stock of bucket 1 moves
+		require.NoError(t, err)
+		time.Sleep(5 * time.Second)
+		require.Len(t, sink.shelves[a.buckets[0].journal].entries, 1, "a take waits for its give")
+		sink.mu.Lock()
+		sink.shelves[a.buckets[1].journal].err = nil
+		sink.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		require.True(t, sink.sunk(t, a))
+		require.Empty(t, sink.judge(t, a))
+		_, err = a.Deduct(ctx, tea("o", userOf(a, 1), 1))
+		require.ErrorIs(t, err, ErrInsufficient)
+		stop()
+	})
 }
 
 // A failover of a time without any sink left its trace. The sale went on; the first

@@ -313,7 +313,8 @@ func (a *Activity) sweep(ctx context.Context) (now, due time.Time, err error) {
 func (a *Activity) settle(ctx context.Context, batch []*op, nonce string, before int) ([]outcome, error) {
 	sent := time.Now()
 	call := script.Call{Keys: a.keys.all, Args: a.arguments(batch, nonce, before), Resend: 1}
-	if a.opts.WaitReplicas > 0 {
+	// Who only looks would wait for replicas that are missing, and for nothing.
+	if a.opts.WaitReplicas > 0 && slices.ContainsFunc(batch, func(o *op) bool { return o.verb != 'Z' && o.verb != 'S' }) {
 		call.Wait = &script.Wait{Replicas: a.opts.WaitReplicas, Timeout: replicaPatience}
 	}
 	reply, err := settleScript.Run(ctx, a.rdb, call)
