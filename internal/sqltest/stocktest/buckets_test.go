@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -270,11 +271,14 @@ func failoverOfABucket(t *testing.T) bool {
 // keyOfBucket returns a key of a bucket.
 func keyOfBucket(t *testing.T, c *redistest.ClusterProcs, bucket int) string {
 	t.Helper()
+	var mu sync.Mutex // of several masters at once
 	found := ""
 	require.NoError(t, c.Client().ForEachMaster(t.Context(), func(ctx context.Context, node *redis.Client) error {
 		it := node.Scan(ctx, 0, fmt.Sprintf("*{%s.*}:levels", bucketJournal(bucket)), 1000).Iterator()
 		for it.Next(ctx) {
+			mu.Lock()
 			found = it.Val()
+			mu.Unlock()
 		}
 		return it.Err()
 	}))
