@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -168,6 +169,15 @@ func TestKilledJournalsOfBuckets(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, d.None(), "%+v", d)
 		t.Logf("%d rows, %d batches of processes that were killed", n, batches)
+		t.Run("the oracle sees", func(t *testing.T) {
+			for _, kind := range []string{"give", "take"} { // units from nowhere, and to nowhere
+				bad := rows
+				for i := range bad {
+					bad[i] = slices.DeleteFunc(slices.Clone(bad[i]), func(l line) bool { return l.Kind == kind })
+				}
+				require.NotEmpty(t, judgeBuckets(t, a, db, bad, loaded), "no %s", kind)
+			}
+		})
 	})
 }
 
