@@ -347,7 +347,7 @@ func TestFailoversOfBuckets(t *testing.T) {
 	s := seed(t)
 	rounds := uint64(25)
 	if soak() {
-		rounds = 3000
+		rounds = 1500
 	}
 	play := func(t *testing.T, seed uint64, run func(f *failover, ctx context.Context) error) (forked bool, faults []string, lost int) {
 		redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
