@@ -91,24 +91,27 @@ for i = shapes_at + 1, users_at do
   else
     local verb, items, total = sub(s, 1, 1), {}, 0
     local op = { verb = verb, items = items, total = 0, count = 1, reserve = verb == 'R' or verb == 'Q', reason = '' }
-    if verb ~= 'D' and verb ~= 'R' then fresh = false end
-    if verb == 'G' or verb == 'T' or verb == 'Z' then moving = true end
+    if verb ~= 'D' and verb ~= 'R' then
+      fresh = false
+      if verb == 'G' or verb == 'T' or verb == 'Z' then
+        moving = true
+        op.own, op.peer, op.seq, op.after = match(s, '^.(%d+)>(%d+)#(%d+)@?([%d-]*)')
+      elseif verb ~= 'X' then
+        op.must = {}
+        for index in string.gmatch(s, '(%d+)x%d+;!') do op.must[ARGV[HEAD + index]] = true end
+      end
+    end
     if verb == 'X' then
       op.reason = sub(s, 2)
     else
-      for index, qty, must in string.gmatch(s, '(%d+)x(%d+);(!?)') do
+      for index, qty in string.gmatch(s, '(%d+)x(%d+)') do
         qty = tonumber(qty)
-        if must ~= '' then
-          op.must = op.must or {}
-          op.must[ARGV[HEAD + index]] = true
-        end
         items[#items + 1] = ARGV[HEAD + index]
         items[#items + 1] = qty
         total = total + qty
       end
     end
     op.total = total
-    if moving then op.own, op.peer, op.seq, op.after = match(s, '^%a(%d+)>(%d+)#(%d+)@?([%d-]*)') end
     shapes[s] = op
   end
 end

@@ -138,7 +138,7 @@ if not fresh then
       if not no then
         out[#out + 1], out[#out + 2] = items[i], items[i + 1]
         total = total + items[i + 1]
-      elseif no[1] == 7 or must and must[items[i]] and no[1] == 8 then
+      elseif no[1] == 7 or must[items[i]] and no[1] == 8 then
         return nil, 0, no
       else
         first = first or no
