@@ -12,7 +12,8 @@ import (
 // or a giver that forgets them in a failover sells them once more, in the sink too; and
 // a bucket that lost a transfer must not go on because its own chain is whole.
 
-// errRebuilding is why a journal that forked is left to whom it was found by.
+// errRebuilding goes with ErrForked where a Rebuild is at work: it has halted all that has
+// to be.
 var errRebuilding = errors.New("a Rebuild is at work")
 
 // runJournals is RunJournal of an activity with buckets.

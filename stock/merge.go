@@ -61,6 +61,11 @@ func (p *part) read(ctx context.Context, l Ledger) error {
 		}
 		held := Entry{ID: e.ID, At: e.At, Hold: e.Hold}
 		for _, o := range e.Ops {
+			if o.Kind == OpGive || o.Kind == OpTake {
+				if _, err := transferOf(o); err != nil {
+					return fmt.Errorf("%w: %s %q in the ledger: %w", ErrInvalid, o.Kind, o.ID, err)
+				}
+			}
 			p.r.apply(o, e)
 			if o.Kind == OpReserve {
 				held.Ops = append(held.Ops, o)

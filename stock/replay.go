@@ -127,15 +127,13 @@ func (r *replay) apply(o Op, e Entry) {
 	case OpReserve:
 		r.orders[o.ID] = &replayedOrder{verb: verbOf(o), state: 'R', user: o.User, items: o.Items, at: e.At, due: e.At.Add(e.Hold)}
 	case OpGive, OpTake:
-		t, err := transferOf(o)
-		switch {
-		case err != nil: // it is not the ledger's, or arrive finds it
-		case o.Kind == OpTake:
+		t, _ := transferOf(o) // part.read refuses a ledger with other ids
+		if o.Kind == OpTake {
 			r.takes[o.ID] = t
-		default:
-			t.after = cmp.Or(t.after, "0-0") // the ledger has it already
-			r.gives[o.ID] = t
+			break
 		}
+		t.after = cmp.Or(t.after, "0-0") // the ledger has it already
+		r.gives[o.ID] = t
 	case OpConfirm, OpCancel, OpExpire:
 		if was := r.orders[o.ID]; was != nil {
 			was.state, was.at = byte(o.Kind), e.At

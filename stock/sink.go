@@ -74,7 +74,7 @@ func (a *Activity) RunJournal(ctx context.Context, sink Sink) error {
 }
 
 // RemoveSink forgets the checkpoint of a sink that will not run again, which would
-// else keep the journal from being trimmed. One round trip.
+// else keep the journal from being trimmed. One round trip, for each bucket.
 func (a *Activity) RemoveSink(ctx context.Context, name string) error {
 	if !sinkName.MatchString(name) {
 		return fmt.Errorf("%w: name %q of a sink", ErrInvalid, name)
