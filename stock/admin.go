@@ -28,12 +28,28 @@ func (a *Activity) Halt(ctx context.Context, reason string) error {
 	if err := checkID("reason", reason); err != nil {
 		return err
 	}
+	for _, b := range a.buckets {
+		if err := b.Halt(ctx, reason); err != nil {
+			return err
+		}
+	}
+	if a.buckets != nil {
+		return nil
+	}
 	// Setting a constant twice is setting it once: no script needed.
 	return a.adminError(a.rdb.HSet(ctx, a.keys.levels, "@halt", reason).Err())
 }
 
 // Resume ends a Halt. It does not end the halt of a journal that forked: Rebuild does.
 func (a *Activity) Resume(ctx context.Context) error {
+	for _, b := range a.buckets {
+		if err := b.Resume(ctx); err != nil {
+			return err
+		}
+	}
+	if a.buckets != nil {
+		return nil
+	}
 	return a.adminError(a.rdb.HDel(ctx, a.keys.levels, "@halt").Err())
 }
 
@@ -44,6 +60,9 @@ func (a *Activity) Allow(ctx context.Context, users ...string) error {
 		if err := checkID("user", u); err != nil {
 			return err
 		}
+	}
+	if a.buckets != nil {
+		return a.allowHome(ctx, users)
 	}
 	for part := range slices.Chunk(users, 1000) {
 		members := make([]any, len(part))
@@ -58,8 +77,15 @@ func (a *Activity) Allow(ctx context.Context, users ...string) error {
 }
 
 // Drop deletes the activity: stock, orders, holds and journal. Redis frees the
-// memory in the background. One round trip.
+// memory in the background. One round trip, and one per bucket where there are
+// some: no call may be under way then, and a Drop that failed must be repeated
+// before the next Load.
 func (a *Activity) Drop(ctx context.Context) error {
+	for _, b := range a.buckets {
+		if err := b.Drop(ctx); err != nil {
+			return err
+		}
+	}
 	_, err := dropScript.Run(ctx, a.rdb, script.Call{Keys: a.keys.all})
 	if err != nil {
 		return fmt.Errorf("stock: activity %q: %w", a.name, err)
@@ -90,6 +116,9 @@ type Hold struct {
 // open all the while is returned at least once. An error ends the sequence. One
 // round trip per some hundred holds.
 func (a *Activity) Holds(ctx context.Context) iter.Seq2[Hold, error] {
+	if a.buckets != nil {
+		return a.holdsOfBuckets(ctx)
+	}
 	return func(yield func(Hold, error) bool) {
 		cursor := uint64(0)
 		for {
@@ -122,16 +151,19 @@ func (a *Activity) Holds(ctx context.Context) iter.Seq2[Hold, error] {
 type Info struct {
 	SKUs      int64     // loaded
 	Halted    string    // the reason, or empty
-	Forked    string    // the entry that a sink has and the journal lost, or empty
+	Forked    string    // the entry that a sink has and the journal lost, as in Entries, or empty
 	OpenHolds int64     // reservations neither ended nor released
 	NextDue   time.Time // when the next hold ends; zero if none does
 	Entries   int64     // in the journal
-	LastEntry string    // id of the newest
+	LastEntry string    // id of the newest; empty where there are buckets
 	Sunk      string    // id of the newest that every sink has; empty if there is none
 }
 
 // Inspect asks Redis about the activity. One round trip.
 func (a *Activity) Inspect(ctx context.Context) (Info, error) {
+	if a.buckets != nil {
+		return a.inspectBuckets(ctx)
+	}
 	pipe := a.rdb.Pipeline()
 	meta := pipe.HMGet(ctx, a.keys.levels, "@", "@halt", "@journal", "@rebuilt")
 	fields := pipe.HLen(ctx, a.keys.levels)
@@ -172,17 +204,21 @@ type Stats struct {
 	Unknown        uint64 // calls that ended in ErrUnknown
 	Overloaded     uint64 // calls refused because too many were waiting
 	Events         uint64 // crossings told to this process
+	Transfers      uint64 // of stock between buckets, begun or finished by this process
 	Journaled      uint64 // journal ops brought to sinks
 	Failures       uint64 // of background work, all tried again
 	PendingCancels int    // cancels waiting for Redis to have memory again
 }
 
 type counters struct {
-	fromMemory, insufficient, unknown, events, journaled, failures atomic.Uint64
+	fromMemory, insufficient, unknown, events, transfers, journaled, failures atomic.Uint64
 }
 
 // Stats returns the counters, without I/O.
 func (a *Activity) Stats() Stats {
+	if a.buckets != nil {
+		return a.statsOfBuckets()
+	}
 	g := a.group.Stats()
 	return Stats{
 		Calls: g.Items, Batches: g.Flights, Joined: g.Joined, Overloaded: g.Overloaded,

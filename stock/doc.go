@@ -41,6 +41,48 @@
 // Rebuild, which takes the sink's word for what was sold. Reconcile compares the two
 // while the sale goes on.
 //
+// # Hot activities
+//
+// One hash tag is one slot of a Cluster, and so one processor. Options.Buckets
+// divides an activity into several whole ones, in slots of their own that are spread
+// over the masters. Each has a share of the stock, and its own records, limits, holds
+// and journal. All orders of a user are settled in one bucket, the user's home, by one
+// script, so that all of the above holds there as it stands; where home has not
+// enough, stock moves to it first.
+//
+// Nothing is sold twice or lost on the way. A transfer is numbered by the bucket that
+// gives, which writes down what is on its way, and taken once, whoever repeats it
+// and however late. It is taken in the same step that settles the order which needs
+// it. A transfer whose process died is finished by the next order that needs the
+// units, and by Run.
+//
+// ErrInsufficient is the truth about all buckets at one moment during the call:
+// home had not enough, and two looks around that moment saw nothing in any other
+// bucket and nothing on its way, and no change between them. So the last unit sells,
+// wherever it is. Where the last units do not hold still for that, the order gets
+// ErrContended, and may be tried again. What a partial order misses was missing at
+// moments of their own.
+//
+// What is different: that two users order under the same id is noticed (ErrConflict)
+// only where they are at home in one bucket. A restock arrives in one bucket. Stock reads
+// the buckets one by one, and may count twice, or not at all, what moves while it does.
+// There is a journal per bucket; see Entries and Sink. MaxLag stops the orders of the
+// buckets whose journal is behind, and Result.Durable speaks of home, not of the bucket
+// that gave. Events come from looking at all buckets when something
+// happened in one: OnEvent is told of a state that lasts, and may not be of one that
+// passed within a tenth of a second, and versions are the sums of those of the
+// buckets. Where a bucket cannot be reached, users at home there cannot order, and
+// others cannot once their own bucket is out of stock: they get ErrUnavailable.
+//
+// A failover that loses writes breaks it as it does an undivided activity, and in one
+// more way: where it loses that units were given, and the other bucket has them, they
+// are sold twice; where it loses that they were taken, they are taken again, and
+// what was sold of them meanwhile was lost with it. Such a transfer leaves a trace in
+// the numbers of the two buckets, and RunJournal takes that for a fork like any other:
+// no sink is told of a take before it has the give, a fork of one bucket halts the
+// orders of all, and Rebuild makes all of them anew, with every unit where it was or
+// was going, once.
+//
 // # What it does not
 //
 // It does not survive a failover that loses writes. Redis replicates asynchronously,
@@ -90,8 +132,13 @@
 // another; it expires a minute later. The newest one stays until an order or a Run
 // begins the next.
 //
+// With Buckets B, there are such keys for each bucket, its tag
+// {<activity>%bB.<bucket>.<suffix>}, with two fields in :levels for each other bucket
+// that it exchanged stock with, ~60 B; and :levels of the activity itself holds B and
+// what was loaded in all.
+//
 // Commands, for an ACL: EVAL, EVALSHA, and inside scripts or by themselves TIME,
-// HMGET, HGET, HSET, HDEL, HLEN, HSCAN, SADD, SMISMEMBER, XADD, XLEN, XRANGE, XREVRANGE,
+// HMGET, HGET, HSET, HDEL, HEXISTS, HLEN, HSCAN, SADD, SMISMEMBER, XADD, XLEN, XRANGE, XREVRANGE,
 // XREAD, PEXPIRE, UNLINK; CONFIG GET or INFO in New; XTRIM for RunJournal, HGETALL for
 // Reconcile, WAIT for WaitReplicas; TIME, HGETALL, RENAME, PERSIST, EXISTS for Rebuild,
 // which writes keys :levels:<token>:… that expire after an hour if it dies.
@@ -133,6 +180,16 @@
 //	RunJournal                  1 or 2 a batch  O(entries)
 //	Reconcile                   1, 1 per page   O(SKUs)
 //	Rebuild                     many            O(SKUs) to put it in place
+//
+// With buckets, and home out of stock:
+//
+//	order                       4, O(buckets) looks in one of them
+//	order sold out              4, two of them O(buckets) looks
+//	Load, Stock                 1 more, and 1 per bucket
+//	a restock                   2 more
+//	Run, idle                   12 a second per bucket
+//	a journal, idle             3 a second per bucket
+//	a journal, of takes         2 more a batch and giver
 //
 // Shared means that the calls of one process that wait at the same time, up to 128
 // or 16 KiB, are settled by one script. It keeps Redis busy for 2 µs an order in a

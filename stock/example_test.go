@@ -313,7 +313,7 @@ func ExampleActivity_Entries() {
 				sign = 1
 			case stock.OpDeduct, stock.OpReserve:
 				sign = -1
-			case stock.OpConfirm, stock.OpCrossing: // moves nothing
+			case stock.OpConfirm, stock.OpCrossing, stock.OpGive, stock.OpTake: // moves nothing in all
 			}
 			for _, it := range op.Items {
 				left[it.SKU] += sign * it.Qty
@@ -330,6 +330,45 @@ func ExampleActivity_Entries() {
 	// crossing [] ""
 	// deduct [{tea 4}] ""
 	// map[cup:1 tea:6]
+}
+
+// A sale that is too hot for one hash slot is divided. Stock moves to the user's
+// bucket when it runs out there, down to the last unit.
+func ExampleOptions_buckets() {
+	ctx := context.Background()
+	rdb, done := connect()
+	defer done()
+	a := newSale(rdb, stock.Options{Buckets: 3})
+	defer a.Close(ctx)
+
+	_, err := a.Deduct(ctx, order("o1", "ann", "tea", 10)) // all there is, in all buckets
+	for errors.Is(err, stock.ErrContended) {
+		_, err = a.Deduct(ctx, order("o1", "ann", "tea", 10)) // others fetched the last units all the while
+	}
+	fmt.Println("ann:", err)
+	_, err = a.Deduct(ctx, order("o2", "bob", "tea", 1))
+	fmt.Println("bob sold out:", errors.Is(err, stock.ErrInsufficient))
+
+	var moved int64
+	for entry, err := range a.Entries(ctx, "") { // of one bucket after the other: Entry.Bucket
+		if err != nil {
+			log.Fatal(err)
+		}
+		for _, op := range entry.Ops {
+			switch op.Kind {
+			case stock.OpGive:
+				moved -= op.Items[0].Qty
+			case stock.OpTake:
+				moved += op.Items[0].Qty
+			default: // as in any journal
+			}
+		}
+	}
+	fmt.Println("lost on the way:", moved)
+	// Output:
+	// ann: <nil>
+	// bob sold out: true
+	// lost on the way: 0
 }
 
 // A look at a sale, and a hand on it.

@@ -6,7 +6,7 @@
 -- ARGV     1 name of the sink, 2 its checkpoint, empty if the sink is to be forgotten,
 --          3 number of entries wanted, 4 not empty: the sink cannot take what follows
 -- Returns  {0, entries}; {1}: the sink stands before what is kept; {2, position}: the
---          journal forked there
+--          journal forked there, {2, position, 1}: and is being rebuilt
 -- Retry    state: a checkpoint only grows, a fork stays
 --
 -- The field '@journal' of KEYS[1] is "lowest forked " and then "name=checkpoint " for
@@ -28,7 +28,7 @@ local due, cursor, last = '0', '0-0', '0-0'
 if got[1] then due, cursor, last = match(got[1], '^%d+ %d+ %d+ (%d+) %d+ (%S+) (%S+)$') end
 local lowest, forked, rest = '0-0', '-', ''
 if got[2] then lowest, forked, rest = match(got[2], '^(%S+) (%S+) (.*)$') end
-if forked ~= '-' then return { 2, match(forked, '[^:]*$') } end
+if forked ~= '-' then return { 2, match(forked, '[^:]*$'), match(forked, '^!') and 1 } end
 
 local sinks, order = {}, {}
 for sink, position in string.gmatch(rest, '(%S+)=(%S+) ') do

@@ -2,27 +2,32 @@
 --
 -- KEYS     1 levels hash
 -- Derived  none
--- ARGV     1 token of the Rebuild, 2 freeze (1) or thaw (0), 3 seconds after which
---          another Rebuild that has not finished is taken for dead
--- Returns  {0}: the journal did not fork, or is not frozen by this token; {1}: another
---          Rebuild is at work; {2, server time us, '@'}: done
--- Retry    state: frozen by this token or not
+-- ARGV     1 token of the Rebuild, 2 what to do, 3 seconds after which another Rebuild
+--          that has not finished is taken for dead. freeze; thaw; halt, a bucket of an
+--          activity in which another forked; look
+-- Returns  {0}: the journal did not fork; {1}: another Rebuild is at work; {3}: it forked,
+--          and confirms and cancels go on; {2, server time us, '@'}: it is frozen by this
+--          token
+-- Retry    state: forked or not, frozen by this token or not
 
 local clock = redis.call('TIME')
 local got = redis.call('HMGET', KEYS[1], '@', '@journal')
-if not got[2] then return { 0 } end
-local lowest, forked, rest = string.match(got[2], '^(%S+) (%S+) (.*)$')
-if forked == '-' then return { 0 } end
+local lowest, forked, rest = '0-0', '-', ''
+if got[2] then lowest, forked, rest = string.match(got[2], '^(%S+) (%S+) (.*)$') end
+if forked == '-' then
+  if ARGV[2] ~= 'halt' then return { 0 } end
+  forked = lowest
+end
 -- While an activity is frozen the fork is !<token>:<since>:<position>.
 local token, since, position = string.match(forked, '^!([^:]*):(%d+):(.*)$')
 position = position or forked
-if ARGV[2] == '1' then
-  if token and token ~= ARGV[1] and clock[1] - since < tonumber(ARGV[3]) then return { 1 } end
+if token and token ~= ARGV[1] and clock[1] - since < tonumber(ARGV[3]) then return { 1 } end
+if ARGV[2] == 'look' then return { 3 } end
+if ARGV[2] == 'freeze' then
   forked = '!' .. ARGV[1] .. ':' .. clock[1] .. ':' .. position
-elseif token == ARGV[1] then
+elseif token == ARGV[1] and ARGV[2] == 'thaw' then
   forked = position
-else
-  return { 0 }
 end
 redis.call('HSET', KEYS[1], '@journal', lowest .. ' ' .. forked .. ' ' .. rest)
+if ARGV[2] ~= 'freeze' then return { 3 } end
 return { 2, clock[1] * 1000000 + clock[2], got[1] or '' }

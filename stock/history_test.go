@@ -27,7 +27,8 @@ type history struct {
 	perRound   int // calls of each goroutine
 	stock      map[string]int64
 	opts       Options
-	simple     bool // no partial orders, and no callers who leave
+	simple     bool            // no partial orders, and no callers who leave
+	during     func(round int) // what happens beside the calls of a round
 
 	newest atomic.Int64 // number of the newest order id
 }

@@ -22,6 +22,8 @@ const (
 	OpCancel   OpKind = 'X' // the order's Items came back
 	OpExpire   OpKind = 'E' // the order's hold ended, its Items came back
 	OpCrossing OpKind = 'V' // Event: a SKU sold out or came back
+	OpGive     OpKind = 'G' // Items left this bucket for another one, under the transfer id ID
+	OpTake     OpKind = 'T' // Items that another bucket gave under the transfer id ID arrived
 )
 
 func (k OpKind) String() string {
@@ -42,6 +44,10 @@ func (k OpKind) String() string {
 		return "expire"
 	case OpCrossing:
 		return "crossing"
+	case OpGive:
+		return "give"
+	case OpTake:
+		return "take"
 	}
 	return fmt.Sprintf("OpKind(%q)", byte(k))
 }
@@ -49,12 +55,14 @@ func (k OpKind) String() string {
 // An Op is one thing that happened, complete in itself: a cancel repeats the items
 // it gave back.
 type Op struct {
-	Kind   OpKind
-	ID     string // of the order or restock
-	User   string
-	Items  []Item // what was granted, held, sold, given back or added
-	Reason string // of a cancel
-	Event  Event  // of a crossing
+	Kind  OpKind
+	ID    string // of the order or restock
+	User  string
+	Items []Item // what was granted, held, sold, given back or added
+	// Reason is why an order was cancelled. Of a take it is an entry of the giver's journal,
+	// the one before that which gave.
+	Reason string
+	Event  Event // of a crossing
 	// Held says of a confirm or cancel that the order was reserved, not deducted, and
 	// Partial of an order, or of its end, that Order.Partial was set.
 	Held, Partial bool
@@ -64,8 +72,10 @@ type Op struct {
 // left, reserved and sold: -1, 0 or 1.
 func (o Op) Move() (left, reserved, sold int64) {
 	switch o.Kind {
-	case OpLoad, OpRestock:
+	case OpLoad, OpRestock, OpTake:
 		return 1, 0, 0
+	case OpGive:
+		return -1, 0, 0
 	case OpDeduct:
 		return -1, 0, 1
 	case OpReserve:
@@ -93,6 +103,8 @@ type Entry struct {
 	At   time.Time
 	Hold time.Duration // of the reserves in Ops, zero if there are none
 	Ops  []Op
+	// Bucket is whose journal this is, from 0; see Options.Buckets.
+	Bucket int
 }
 
 // An Event says that a SKU sold out (Left is 0) or came back (Left is not). The
@@ -111,7 +123,15 @@ var entryID = regexp.MustCompile(`^\d{1,20}-\d{1,20}$`)
 // Entries returns the journal's entries after the one with the id from ("" for the
 // beginning) up to the newest, oldest first. An error ends the sequence. One round
 // trip per 128 entries.
+//
+// An activity with buckets has a journal in each: "" returns them one after the
+// other, and an Entry's ID what follows it in its own bucket. There an ID is the
+// bucket, a slash and the id in the stream, "2/0-0" before the first of bucket 2.
+// What happened in two buckets has no order but that an OpTake follows its OpGive.
 func (a *Activity) Entries(ctx context.Context, from string) iter.Seq2[Entry, error] {
+	if a.buckets != nil {
+		return a.entriesOfBuckets(ctx, from)
+	}
 	if from == "" {
 		from = "0-0"
 	}
@@ -128,6 +148,7 @@ func (a *Activity) Entries(ctx context.Context, from string) iter.Seq2[Entry, er
 			}
 			for _, m := range page {
 				e, err := parseEntry(m.ID, m.Values)
+				e.Bucket = a.bucket
 				if !yield(e, err) || err != nil {
 					return
 				}
@@ -162,12 +183,12 @@ func parseOps(s string) ([]Op, error) {
 		switch o.Kind {
 		case OpCrossing:
 			o.Event = Event{SKU: id, Version: r.number(' '), Left: r.number('.')}
-		case OpLoad, OpRestock, OpDeduct, OpReserve, OpConfirm, OpCancel, OpExpire:
+		case OpLoad, OpRestock, OpDeduct, OpReserve, OpConfirm, OpCancel, OpExpire, OpGive, OpTake:
 			verb := r.byte() // that created the order
 			o.Held = (verb == 'R' || verb == 'Q') && (o.Kind == OpConfirm || o.Kind == OpCancel)
 			o.Partial = verb == 'P' || verb == 'Q'
 			o.ID, o.User, o.Items = id, r.netstring(), r.items()
-			if o.Kind == OpCancel {
+			if o.Kind == OpCancel || o.Kind == OpTake {
 				o.Reason = r.netstring()
 			}
 			if o.Kind == OpLoad {

@@ -21,7 +21,7 @@ type Ledger interface {
 // A Diff is what Reconcile found: the SKUs on which not all agree, as each side has
 // them. A SKU that a side lacks is missing there.
 type Diff struct {
-	At      string           // the journal position that was compared
+	At      string           // the journal position that was compared, of each bucket in turn
 	Redis   map[string]Level // as the activity has it
 	Kept    map[string]Level // as the ledger keeps it, with the journal's entries from there to At
 	Counted map[string]Level // as the ledger's ops add up, with the same entries
@@ -37,13 +37,34 @@ const reconcileTries = 10
 // while the sale goes on: the ledger's levels are brought to the position at which the
 // levels were read in Redis by what the journal says of the time between.
 //
+// Buckets are compared one by one, each at its own position; a SKU that does not agree in
+// one of them is there with its sums over all.
+//
 // ErrForked says that Redis lost what the ledger has. One read of the ledger and two or
 // more round trips, one of which returns all SKUs.
 func (a *Activity) Reconcile(ctx context.Context, l Ledger) (Diff, error) {
+	if a.buckets != nil {
+		return a.reconcileBuckets(ctx, l)
+	}
+	c, err := a.compare(ctx, l)
+	if err != nil {
+		return Diff{}, err
+	}
+	return c.diff(), nil
+}
+
+// A comparison is the levels at one position of a journal, as Redis has them, as a
+// ledger keeps them, and as its ops add up.
+type comparison struct {
+	at    string
+	sides [3]map[string]Level
+}
+
+func (a *Activity) compare(ctx context.Context, l Ledger) (comparison, error) {
 	for range reconcileTries {
-		at, kept, counted, err := l.Levels(ctx, a.name)
+		at, kept, counted, err := l.Levels(ctx, a.journal)
 		if err != nil {
-			return Diff{}, fmt.Errorf("stock: activity %q: levels of the ledger: %w", a.name, err)
+			return comparison{}, fmt.Errorf("stock: activity %q: levels of the ledger: %w", a.name, err)
 		}
 		if at == "" {
 			at = "0-0"
@@ -51,26 +72,26 @@ func (a *Activity) Reconcile(ctx context.Context, l Ledger) (Diff, error) {
 		// After the ledger: what is read now is not older. One command, one moment.
 		fields, err := a.rdb.HGetAll(ctx, a.keys.levels).Result()
 		if err != nil {
-			return Diff{}, a.readError(err)
+			return comparison{}, a.readError(err)
 		}
 		m, err := parseMeta(fields["@"])
 		if err != nil {
-			return Diff{}, fmt.Errorf("stock: activity %q: %w", a.name, err)
+			return comparison{}, fmt.Errorf("stock: activity %q: %w", a.name, err)
 		}
 		whole, err := a.addUp(ctx, at, m.last, kept, counted)
 		if err != nil {
-			return Diff{}, err
+			return comparison{}, err
 		}
 		if !whole {
 			info, err := a.Inspect(ctx)
 			if err != nil {
-				return Diff{}, err
+				return comparison{}, err
 			}
 			if info.Forked != "" {
-				return Diff{}, fmt.Errorf("stock: activity %q: %w at %s", a.name, ErrForked, info.Forked)
+				return comparison{}, fmt.Errorf("stock: activity %q: %w at %s", a.name, ErrForked, info.Forked)
 			}
 			if idLess(info.LastEntry, at) {
-				return Diff{}, fmt.Errorf("stock: activity %q: %w: the ledger has %s", a.name, ErrForked, at)
+				return comparison{}, fmt.Errorf("stock: activity %q: %w: the ledger has %s", a.name, ErrForked, at)
 			}
 			continue // trimmed meanwhile: the ledger has moved on
 		}
@@ -83,9 +104,9 @@ func (a *Activity) Reconcile(ctx context.Context, l Ledger) (Diff, error) {
 				}
 			}
 		}
-		return diff(m.last, levels, kept, counted), nil
+		return comparison{m.last, [3]map[string]Level{levels, kept, counted}}, nil
 	}
-	return Diff{}, fmt.Errorf("stock: activity %q: %w: no unbroken way from the ledger's checkpoint to the newest entry", a.name, ErrForked)
+	return comparison{}, fmt.Errorf("stock: activity %q: %w: no unbroken way from the ledger's checkpoint to the newest entry", a.name, ErrForked)
 }
 
 // addUp applies the entries after from up to the one with the id to to each of levels.
@@ -125,20 +146,21 @@ func (o Op) addTo(levels map[string]Level) {
 	}
 }
 
-func diff(at string, redis, kept, counted map[string]Level) Diff {
-	d := Diff{At: at, Redis: map[string]Level{}, Kept: map[string]Level{}, Counted: map[string]Level{}}
-	sides := []struct{ from, to map[string]Level }{{redis, d.Redis}, {kept, d.Kept}, {counted, d.Counted}}
-	for _, side := range sides {
-		for sku := range side.from {
-			if slices.IndexFunc(sides, func(s struct{ from, to map[string]Level }) bool {
-				l, ok := s.from[sku]
-				return !ok || l != side.from[sku]
+// diff keeps the SKUs on which the sides do not agree.
+func (c comparison) diff() Diff {
+	d := Diff{At: c.at, Redis: map[string]Level{}, Kept: map[string]Level{}, Counted: map[string]Level{}}
+	to := []map[string]Level{d.Redis, d.Kept, d.Counted}
+	for _, side := range c.sides {
+		for sku := range side {
+			if slices.IndexFunc(c.sides[:], func(s map[string]Level) bool {
+				l, ok := s[sku]
+				return !ok || l != side[sku]
 			}) < 0 {
 				continue
 			}
-			for _, s := range sides {
-				if l, ok := s.from[sku]; ok {
-					s.to[sku] = l
+			for i, s := range c.sides {
+				if l, ok := s[sku]; ok {
+					to[i][sku] = l
 				}
 			}
 		}

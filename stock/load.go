@@ -42,6 +42,9 @@ func (a *Activity) Load(ctx context.Context, stock map[string]int64) error {
 		}
 		items = append(items, Item{SKU: sku, Qty: stock[sku]})
 	}
+	if a.buckets != nil {
+		return a.loadBuckets(ctx, items)
+	}
 	if len(items) > loadChunk {
 		if err := a.checkLoaded(ctx, items); err != nil {
 			return err
@@ -86,6 +89,9 @@ func (a *Activity) Restock(ctx context.Context, opID string, items ...Item) (Res
 	if err := checkItems("items", items); err != nil {
 		return Result{}, err
 	}
+	if a.buckets != nil {
+		return a.restockBucket(ctx, opID, items)
+	}
 	return a.do(ctx, newOp('A', '+', opID, "", items))
 }
 
@@ -93,6 +99,9 @@ func (a *Activity) Restock(ctx context.Context, opID string, items ...Item) (Res
 // not loaded are not in the map. One round trip for up to 500 SKUs named; all are
 // read in steps, each of which is exact but not all at one moment.
 func (a *Activity) Stock(ctx context.Context, skus ...string) (map[string]Level, error) {
+	if a.buckets != nil {
+		return a.stockOfBuckets(ctx, skus)
+	}
 	levels := make(map[string]Level)
 	if len(skus) > 0 {
 		for part := range slices.Chunk(skus, loadChunk) {

@@ -47,6 +47,13 @@ func (m *memory) seen(sku string, version, left int64, sent time.Time) {
 	}
 }
 
+// forget drops what is known of the SKUs of items.
+func (m *memory) forget(items []Item) {
+	for _, it := range items {
+		m.skus.Delete(it.SKU)
+	}
+}
+
 // soldOut returns the answer for a SKU of which nothing is left, or nil.
 func (m *memory) soldOut(sku string) error {
 	v, ok := m.skus.Load(sku)
@@ -74,7 +81,7 @@ func (a *Activity) soldOut(o *Order) error {
 			answer = err
 		}
 	}
-	if answer == nil || a.doubts.has(o.ID) {
+	if answer == nil || a.home(o.User).doubts.has(o.ID) {
 		return nil
 	}
 	a.stats.fromMemory.Add(1)

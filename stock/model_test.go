@@ -318,7 +318,7 @@ func (m *model) restock(id string, items []Item) answer {
 // sentinels in the order in which answerOf looks for them.
 var sentinels = []error{
 	ErrInvalid, ErrClosed, ErrUnavailable, ErrUnknown, ErrConflict, ErrHalted, ErrNotOpen, ErrEnded,
-	ErrNotEligible, ErrNoSKU, ErrInsufficient, ErrLimit, ErrNotFound, ErrCancelled, ErrExpired, ErrConfirmed,
+	ErrNotEligible, ErrNoSKU, ErrInsufficient, ErrLimit, ErrNotFound, ErrCancelled, ErrExpired, ErrConfirmed, ErrContended,
 }
 
 // answerOf brings what an activity answered into the model's form.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -126,11 +127,14 @@ func crossings(t testing.TB, a *Activity) []Event {
 // keysOf returns the keys of the activity, by SCAN.
 func keysOf(t testing.TB, rdb redis.UniversalClient, a *Activity) []string {
 	t.Helper()
+	var mu sync.Mutex // of several masters at once
 	found := map[string]bool{}
 	scan := func(ctx context.Context, c redis.Cmdable) error {
 		it := c.Scan(ctx, 0, a.opts.Prefix+":*", 1000).Iterator()
 		for it.Next(ctx) {
+			mu.Lock()
 			found[it.Val()] = true
+			mu.Unlock()
 		}
 		return it.Err()
 	}

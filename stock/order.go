@@ -144,7 +144,11 @@ func (a *Activity) order(ctx context.Context, verb byte, o Order) (Result, error
 	case o.Partial && verb == 'R':
 		verb = 'Q'
 	}
-	return a.do(ctx, newOp(verb, ':', o.ID, o.User, o.Items))
+	op := newOp(verb, ':', o.ID, o.User, o.Items)
+	if a.buckets != nil {
+		return a.orderHome(ctx, op, o)
+	}
+	return a.do(ctx, op)
 }
 
 // Confirm makes an order final: the units that it held are sold. A hold that
@@ -154,7 +158,7 @@ func (a *Activity) Confirm(ctx context.Context, ref Ref) (Result, error) {
 	if err := checkRef(ref); err != nil {
 		return Result{}, err
 	}
-	return a.do(ctx, newOp('C', ':', ref.ID, ref.User, nil))
+	return a.home(ref.User).do(ctx, newOp('C', ':', ref.ID, ref.User, nil))
 }
 
 // Cancel ends a reserved or deducted order and gives its units back; the reason,
@@ -174,9 +178,13 @@ func (a *Activity) Cancel(ctx context.Context, ref Ref, reason string) (Result, 
 	}
 	o := newOp('X', ':', ref.ID, ref.User, nil)
 	o.reason = reason
-	res, err := a.do(ctx, o)
+	home := a.home(ref.User)
+	res, err := home.do(ctx, o)
 	if err != nil && errors.Is(err, ErrUnavailable) && isOOM(err) {
-		a.undone.add(ref, reason)
+		home.undone.add(ref, reason)
+	}
+	if a.buckets != nil {
+		a.memory.forget(res.Items)
 	}
 	return res, err
 }
@@ -189,7 +197,7 @@ func (a *Activity) Lookup(ctx context.Context, ref Ref) (Result, error) {
 	if err := checkRef(ref); err != nil {
 		return Result{}, err
 	}
-	return a.do(ctx, newOp('S', ':', ref.ID, ref.User, nil))
+	return a.home(ref.User).do(ctx, newOp('S', ':', ref.ID, ref.User, nil))
 }
 
 func checkOrder(o *Order) error {

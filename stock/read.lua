@@ -80,8 +80,9 @@ end
 if n > 0 then read_records(ARGV, fields_at + 1, bodies_at) end
 
 -- shapes[s] is the op that the shape s stands for; a batch has few different ones.
--- fresh stays true while all are orders, all or nothing.
-local shapes, fresh = {}, true
+-- fresh stays true while all are orders, all or nothing; moving becomes true where
+-- one moves stock between buckets.
+local shapes, fresh, moving = {}, true, false
 for i = shapes_at + 1, users_at do
   local s = ARGV[i]
   local known = shapes[s]
@@ -90,7 +91,16 @@ for i = shapes_at + 1, users_at do
   else
     local verb, items, total = sub(s, 1, 1), {}, 0
     local op = { verb = verb, items = items, total = 0, count = 1, reserve = verb == 'R' or verb == 'Q', reason = '' }
-    if verb ~= 'D' and verb ~= 'R' then fresh = false end
+    if verb ~= 'D' and verb ~= 'R' then
+      fresh = false
+      if verb == 'G' or verb == 'T' or verb == 'Z' then
+        moving = true
+        op.own, op.peer, op.seq, op.after = match(s, '^.(%d+)>(%d+)#(%d+)@?([%d-]*)')
+      elseif verb ~= 'X' then
+        op.must = {}
+        for index in string.gmatch(s, '(%d+)x%d+;!') do op.must[ARGV[HEAD + index]] = true end
+      end
+    end
     if verb == 'X' then
       op.reason = sub(s, 2)
     else
@@ -141,7 +151,7 @@ if swept then
               p = match(ops, '^%d+;()', a + len)
             end
             p = p + 1
-            if verb == 'X' then
+            if verb == 'X' or verb == 'T' then
               len, a = match(ops, '^(%d+):()', p)
               p = a + len
             end

@@ -48,47 +48,46 @@ func (a *Activity) Rebuild(ctx context.Context, l Ledger) (lost []Op, err error)
 	fail := func(err error) ([]Op, error) {
 		return nil, fmt.Errorf("stock: activity %q: rebuild: %w", a.name, err)
 	}
-	var f frozen
-	for {
-		if f, err = a.freeze(ctx, token, true); err != nil {
-			return fail(err)
-		}
-		if f.mine {
-			break
-		}
-		if !f.other {
-			return nil, nil
-		}
-		sleep(ctx, rebuildLook)
-		if ctx.Err() != nil {
-			return fail(ctx.Err())
-		}
-	}
 	done := false
 	defer func() {
 		if !done {
 			// Orders are refused still; confirms and cancels go on again.
-			_, thawErr := a.freeze(context.WithoutCancel(ctx), token, false)
-			err = errors.Join(err, thawErr)
+			err = errors.Join(err, together(a.wholes(), func(b *Activity) error {
+				_, err := b.fork(context.WithoutCancel(ctx), token, "thaw")
+				return err
+			}))
 		}
 	}()
-	at, r, err := readLedger(ctx, l, a.name)
+	parts, err := a.freezeAll(ctx, token)
 	if err != nil {
 		return fail(err)
 	}
-	if lost, err = a.mergeJournal(ctx, r, at); err != nil {
+	if parts == nil {
+		done = true
+		return nil, nil
+	}
+	for _, p := range parts {
+		if err := p.read(ctx, l); err != nil {
+			return fail(err)
+		}
+	}
+	if lost, err = merge(parts); err != nil {
 		return fail(err)
 	}
-	made, err := a.build(ctx, r, at, f, token)
-	if err == nil {
-		err = a.install(ctx, made, token)
+	for _, p := range parts {
+		if err := p.build(ctx, parts, token); err != nil {
+			return fail(err)
+		}
 	}
-	if err != nil {
-		return fail(err)
+	// The first bucket last: as long as it is frozen, other Rebuilds wait.
+	for _, p := range slices.Backward(parts) {
+		if err := p.install(ctx, token); err != nil {
+			return fail(err)
+		}
+		a.opts.Logger.Warn("stock: the activity was rebuilt from a ledger", "activity", a.name, "bucket", p.a.bucket,
+			"orders", len(p.r.orders), "entries kept beyond the ledger", len(p.r.added))
 	}
 	done = true
-	a.opts.Logger.Warn("stock: the activity was rebuilt from a ledger", "activity", a.name,
-		"orders", len(r.orders), "entries kept beyond the ledger", len(r.added), "ops undone", len(lost))
 	return lost, nil
 }
 
@@ -97,21 +96,25 @@ const (
 	rebuildLook = 250 * time.Millisecond
 )
 
-// A frozen is what freeze found.
+// What fork answers.
+const (
+	forkNone   = int64(0)
+	forkOther  = int64(1) // another Rebuild is at work
+	forkFrozen = int64(2) // by this one
+	forkHalted = int64(3)
+)
+
+// A frozen is what fork found.
 type frozen struct {
-	mine  bool // it is frozen by this token
-	other bool // it is frozen by another one
-	now   time.Time
-	meta  meta // as it stays
+	state int64
+	now   time.Time // where it is frozen by this token, as is
+	meta  meta      // this, as it stays
 }
 
-func (a *Activity) freeze(ctx context.Context, token string, freeze bool) (f frozen, err error) {
-	flag := "0"
-	if freeze {
-		flag = "1"
-	}
+// fork does one of the things that freeze.lua can do.
+func (a *Activity) fork(ctx context.Context, token, what string) (f frozen, err error) {
 	reply, err := freezeScript.Run(ctx, a.rdb, script.Call{
-		Keys: []string{a.keys.levels}, Args: []any{token, flag, int64(rebuildDead / time.Second)},
+		Keys: []string{a.keys.levels}, Args: []any{token, what, int64(rebuildDead / time.Second)},
 	})
 	if err != nil {
 		return f, err
@@ -120,8 +123,8 @@ func (a *Activity) freeze(ctx context.Context, token string, freeze bool) (f fro
 	if len(r) == 0 {
 		return f, fmt.Errorf("%w: reply %v of freeze.lua", ErrUnknown, reply)
 	}
-	f.mine, f.other = r[0] == int64(2) && freeze, r[0] == int64(1)
-	if f.mine {
+	f.state, _ = r[0].(int64)
+	if f.state == forkFrozen && len(r) == 3 {
 		us, _ := r[1].(int64)
 		packed, _ := r[2].(string)
 		f.now = time.UnixMicro(us)
@@ -130,68 +133,50 @@ func (a *Activity) freeze(ctx context.Context, token string, freeze bool) (f fro
 	return f, err
 }
 
-// readLedger replays the ledger up to its checkpoint.
-func readLedger(ctx context.Context, l Ledger, name string) (at string, r *replay, err error) {
-	at, kept, _, err := l.Levels(ctx, name)
-	if err != nil {
-		return "", nil, fmt.Errorf("levels of the ledger: %w", err)
-	}
-	if !entryID.MatchString(at) {
-		return "", nil, fmt.Errorf("%w: the ledger has nothing of this activity", ErrInvalid)
-	}
-	r = newReplay()
-	for e, err := range l.Entries(ctx, name) {
-		if err != nil {
-			return "", nil, fmt.Errorf("entries of the ledger: %w", err)
+// freezeAll freezes the activity, or all its buckets if one forked. It returns nil if
+// none did, and waits for another Rebuild.
+func (a *Activity) freezeAll(ctx context.Context, token string) ([]*part, error) {
+	for {
+		parts, wait, err := a.tryFreeze(ctx, token)
+		if err != nil || !wait {
+			return parts, err
 		}
-		if idLess(at, e.ID) {
-			return "", nil, fmt.Errorf("%w: the ledger went on while it was read", ErrMoved)
-		}
-		held := Entry{ID: e.ID, At: e.At, Hold: e.Hold}
-		for _, o := range e.Ops {
-			r.apply(o, e)
-			if o.Kind == OpReserve {
-				held.Ops = append(held.Ops, o)
-			}
-		}
-		if len(held.Ops) > 0 {
-			r.holds = append(r.holds, held)
+		sleep(ctx, rebuildLook)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
 	}
-	for sku, l := range kept {
-		got, ok := r.levels[sku]
-		if l.Version = 0; !ok || got.Level != l {
-			return "", nil, fmt.Errorf("%w: the ledger keeps %+v of sku %q, and its ops add up to something else", ErrInvalid, l, sku)
-		}
-	}
-	return at, r, nil
 }
 
-// mergeJournal takes in what Redis has beyond the ledger, and returns what cannot be.
-// The ops that can get entries of their own after at.
-func (a *Activity) mergeJournal(ctx context.Context, r *replay, at string) (lost []Op, err error) {
-	prev := at
-	for e, err := range a.Entries(ctx, "") {
-		if err != nil {
-			return nil, err
+func (a *Activity) tryFreeze(ctx context.Context, token string) (parts []*part, wait bool, err error) {
+	if a.buckets != nil {
+		forked := false
+		for _, b := range a.buckets {
+			f, err := b.fork(ctx, token, "look")
+			if err != nil || f.state == forkOther {
+				return nil, true, err
+			}
+			forked = forked || f.state == forkHalted
 		}
-		kept := Entry{Prev: prev, At: e.At, Hold: e.Hold}
-		for _, o := range e.Ops {
-			switch fits, known := r.judge(&o); {
-			case fits:
-				r.apply(o, e)
-				kept.Ops = append(kept.Ops, o)
-			case !known:
-				lost = append(lost, o)
+		if !forked {
+			return nil, false, nil
+		}
+		// A Rebuild that fails leaves them so.
+		for _, b := range a.buckets {
+			if _, err := b.fork(ctx, token, "halt"); err != nil {
+				return nil, false, err
 			}
 		}
-		if len(kept.Ops) > 0 {
-			kept.ID = nextID(prev)
-			prev = kept.ID
-			r.added = append(r.added, kept)
-		}
 	}
-	return lost, nil
+	// In this order: whoever has the first gets them all.
+	for _, b := range a.wholes() {
+		f, err := b.fork(ctx, token, "freeze")
+		if err != nil || f.state != forkFrozen {
+			return nil, f.state == forkOther || a.buckets != nil, err
+		}
+		parts = append(parts, &part{a: b, f: f, peers: len(a.wholes())})
+	}
+	return parts, false, nil
 }
 
 // A made is a new activity on its way.
@@ -205,29 +190,26 @@ type made struct {
 // buildKeep is how long the keys of a Rebuild stay that nobody finishes.
 const buildKeep = time.Hour
 
-// build writes r beside the activity.
-func (a *Activity) build(ctx context.Context, r *replay, at string, f frozen, token string) (*made, error) {
-	now := f.now
-	m := &made{gen: f.meta.gen, sinks: at + " - "}
+// build writes the part beside what it replaces.
+func (p *part) build(ctx context.Context, parts []*part, token string) error {
+	a, r, now := p.a, p.r, p.f.now
+	m := &p.made
+	m.gen, m.sinks = p.f.meta.gen, p.at+" - "
 	for _, kind := range []string{"levels", "journal", "holds", "limits", "orders"} {
 		m.keys = append(m.keys, a.keys.levels+":"+token+":"+kind)
 	}
 	before, err := a.Stock(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var events []Op
 	m.crossings, events = r.version(before, now.UnixMicro())
 	if len(events) > 0 {
-		prev := at
-		if len(r.added) > 0 {
-			prev = r.added[len(r.added)-1].ID
-		}
-		r.added = append(r.added, Entry{ID: nextID(prev), Prev: prev, At: now, Ops: events})
+		p.add(now, 0, events...)
 	}
 
 	w := &writer{}
-	due, last := writeJournal(w, m.keys[1], r, at)
+	due, last := writeJournal(w, m.keys[1], r, p.at)
 	open := int64(0)
 	for id, o := range r.orders {
 		field := strconv.Itoa(len(id)) + ":" + id
@@ -251,13 +233,19 @@ func (a *Activity) build(ctx context.Context, r *replay, at string, f frozen, to
 		w.set(m.keys[0], ":"+sku, fmt.Sprintf("%d %d %d %d %d", l.Left, l.Reserved, l.Sold, l.initial, l.Version))
 	}
 	w.set(m.keys[0], "@", fmt.Sprintf("%d %d %d %d %d 0-0 %s", m.gen, now.UnixMilli(), now.UnixMicro(), due, open, last))
+	for i, other := range parts {
+		if other != p {
+			w.set(m.keys[0], ">"+strconv.Itoa(i), fmt.Sprintf("%d .", p.numbers[i]))
+			w.set(m.keys[0], "<"+strconv.Itoa(i), fmt.Sprintf("%d ", other.numbers[a.bucket]))
+		}
+	}
 	for _, k := range m.keys {
 		w.commands = append(w.commands, []any{"pexpire", k, buildKeep.Milliseconds()})
 	}
 	if err := w.flush(ctx, a.rdb); err != nil {
-		return nil, a.readError(err)
+		return a.readError(err)
 	}
-	return m, nil
+	return nil
 }
 
 // writeJournal writes the stream: what the schedule of holds needs of the ledger's
@@ -286,7 +274,7 @@ func writeJournal(w *writer, key string, r *replay, at string) (due int64, last 
 			add(e, text)
 		}
 	}
-	if !anchored {
+	if !anchored && at != "0-0" {
 		add(Entry{ID: at, At: idTime(at)}, nil)
 	}
 	for _, e := range r.added {
@@ -304,9 +292,10 @@ func writeJournal(w *writer, key string, r *replay, at string) (due int64, last 
 	return due, last
 }
 
-func (a *Activity) install(ctx context.Context, m *made, token string) error {
+func (p *part) install(ctx context.Context, token string) error {
+	m := &p.made
 	args := append([]any{token, m.gen, m.sinks}, m.crossings...)
-	reply, err := rebuildScript.Run(ctx, a.rdb, script.Call{Keys: slices.Concat(a.keys.all, m.keys), Args: args})
+	reply, err := rebuildScript.Run(ctx, p.a.rdb, script.Call{Keys: slices.Concat(p.a.keys.all, m.keys), Args: args})
 	if err != nil {
 		return err
 	}

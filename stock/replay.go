@@ -1,6 +1,7 @@
 package stock
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -13,8 +14,10 @@ type replay struct {
 	levels   map[string]*replayedLevel
 	orders   map[string]*replayedOrder // by id
 	restocks map[string]*replayedOrder
-	holds    []Entry // of the ledger, their reserves alone
-	added    []Entry // beyond the ledger
+	gives    map[string]transfer // from here, by id
+	takes    map[string]transfer // that arrived here
+	holds    []Entry             // of the ledger, their reserves alone
+	added    []Entry             // beyond the ledger
 }
 
 type replayedLevel struct {
@@ -32,7 +35,10 @@ type replayedOrder struct {
 }
 
 func newReplay() *replay {
-	return &replay{levels: map[string]*replayedLevel{}, orders: map[string]*replayedOrder{}, restocks: map[string]*replayedOrder{}}
+	return &replay{
+		levels: map[string]*replayedLevel{}, orders: map[string]*replayedOrder{}, restocks: map[string]*replayedOrder{},
+		gives: map[string]transfer{}, takes: map[string]transfer{},
+	}
 }
 
 // judge tells whether o, which was acknowledged, fits in: whether it would have been
@@ -46,6 +52,9 @@ func (r *replay) judge(o *Op) (fits, known bool) {
 		return len(o.Items) > 0, len(o.Items) == 0
 	case OpRestock:
 		return r.restocks[o.ID] == nil && r.haveAll(o.Items, 0), r.restocks[o.ID] != nil
+	case OpGive: // nobody waits for a transfer: one that does not fit is not lost
+		_, ok := r.gives[o.ID]
+		return !ok && r.haveAll(o.Items, 1), true
 	case OpDeduct, OpReserve:
 		if was == nil {
 			return r.haveAll(o.Items, 1), false
@@ -117,6 +126,14 @@ func (r *replay) apply(o Op, e Entry) {
 		r.orders[o.ID] = &replayedOrder{verb: verbOf(o), state: 'D', user: o.User, items: o.Items, at: e.At}
 	case OpReserve:
 		r.orders[o.ID] = &replayedOrder{verb: verbOf(o), state: 'R', user: o.User, items: o.Items, at: e.At, due: e.At.Add(e.Hold)}
+	case OpGive, OpTake:
+		t, _ := transferOf(o) // part.read refuses a ledger with other ids
+		if o.Kind == OpTake {
+			r.takes[o.ID] = t
+			break
+		}
+		t.after = cmp.Or(t.after, "0-0") // the ledger has it already
+		r.gives[o.ID] = t
 	case OpConfirm, OpCancel, OpExpire:
 		if was := r.orders[o.ID]; was != nil {
 			was.state, was.at = byte(o.Kind), e.At
@@ -186,6 +203,10 @@ func appendOp(b []byte, o Op) []byte {
 	case OpRestock:
 		b = append(strconv.AppendInt(b, int64(len(o.ID)), 10), '+')
 		return appendBody(append(b, o.ID...), 'A', "", o.Items)
+	case OpGive:
+		return appendBody(appendNetstring(b, o.ID), 'G', "", o.Items)
+	case OpTake:
+		return appendNetstring(appendBody(appendNetstring(b, o.ID), 'T', "", o.Items), o.Reason)
 	}
 	verb := verbOf(o)
 	if o.Held || o.Kind == OpExpire { // the end of a reservation

@@ -20,6 +20,10 @@ const maxSleep = time.Second
 //
 // Run returns nil once ctx has ended, at most about a second later.
 func (a *Activity) Run(ctx context.Context) error {
+	if a.buckets != nil {
+		a.runBuckets(ctx)
+		return nil
+	}
 	var wg sync.WaitGroup
 	if a.opts.OnEvent != nil || a.opts.SoldOutFor > 0 {
 		wg.Go(func() { a.runEvents(ctx) })

@@ -23,15 +23,17 @@ var (
 	noteLua string
 	//go:embed settled.lua
 	settledLua string
+	//go:embed moved.lua
+	movedLua string
 	//go:embed settle.lua
 	settleLua string
 
-	settleScript = script.New(script.Token, readLua, noteLua, settledLua, settleLua)
+	settleScript = script.New(script.Token, readLua, noteLua, settledLua, movedLua, settleLua)
 )
 
 // An op is one call as settle.lua takes it.
 type op struct {
-	verb   byte   // D R P Q orders, C confirm, X cancel, S status, A restock, L load
+	verb   byte   // D R P Q orders, C confirm, X cancel, S status, A restock, L load; G T Z of moved.lua
 	text   string // verb field body: equal for equal calls
 	field  string // of the record; a part of text
 	body   string // what the id stands for; a part of text
@@ -40,6 +42,16 @@ type op struct {
 	items  []Item
 	one    [1]Item // where the usual items are
 	reason string
+	move   *moving
+}
+
+// A moving is what an op of an activity with buckets has more; see moves.go. No op of
+// another has one.
+type moving struct {
+	head  string // what stands in the shape of G T Z before the items
+	must  []bool // by item: a partial order does not do without it
+	first []*op  // settled just before this one, in the same call
+	alone bool   // the answer to another call is no answer to this one
 }
 
 // newOp writes the call down once, as the journal will have it; field and body are
@@ -107,28 +119,43 @@ const (
 	codeJournalFull
 	codeOverflow   = 13
 	codeSuperseded = 14 // an earlier attempt of this call was refused, and so is every other
+	codeBuckets    = 15
 )
 
 // do settles o together with the calls of other goroutines.
 func (a *Activity) do(ctx context.Context, o *op) (Result, error) {
+	out, err := a.send(ctx, o)
+	if err != nil {
+		return Result{}, err
+	}
+	return a.result(o, out)
+}
+
+// send is do without telling what the outcome means.
+func (a *Activity) send(ctx context.Context, o *op) (outcome, error) {
 	id := o.text
-	if o.reason != "" || o.verb == 'S' || o.verb == 'C' {
+	if o.reason != "" || o.move != nil && o.move.alone || o.verb == 'S' || o.verb == 'C' {
 		// Two reasons are two calls. A Lookup or Confirm must not take the answer to
 		// one that was sent before its order was settled.
 		id = ""
 	}
-	out, err := a.group.Do(ctx, a.lane(o), id, o, len(o.text)+24)
+	size := len(o.text) + 24
+	if o.move != nil {
+		for _, f := range o.move.first {
+			size += len(f.text) + 24
+		}
+	}
+	out, err := a.group.Do(ctx, a.lane(o), id, o, size)
 	if err == nil {
 		err = out.err
 	}
 	if err != nil {
-		err = a.failure(o, err)
-		return Result{}, err
+		return outcome{}, a.failure(o, err)
 	}
 	if out.code != codeNotFound { // an attempt that is still on its way may yet settle it
 		a.doubts.clear(o.field)
 	}
-	return a.result(o, out)
+	return out, nil
 }
 
 // failure names what happened to a call that got no answer.
@@ -205,6 +232,8 @@ func (a *Activity) result(o *op, out outcome) (Result, error) {
 		// Its reply was lost, and with it the reason; what is left is that nothing
 		// happened and nothing will. Mostly nobody listens any more.
 		return res, a.wrap(o, fmt.Errorf("%w: refused, and the reason was lost: try again", ErrUnavailable))
+	case codeBuckets:
+		return res, a.wrap(o, a.otherBuckets(out.sku))
 	case codeOverflow:
 		return res, a.wrap(o, fmt.Errorf("%w: more than 2^52 units of sku %q", ErrInvalid, out.sku))
 	}
@@ -284,7 +313,8 @@ func (a *Activity) sweep(ctx context.Context) (now, due time.Time, err error) {
 func (a *Activity) settle(ctx context.Context, batch []*op, nonce string, before int) ([]outcome, error) {
 	sent := time.Now()
 	call := script.Call{Keys: a.keys.all, Args: a.arguments(batch, nonce, before), Resend: 1}
-	if a.opts.WaitReplicas > 0 {
+	// Who only looks would wait for replicas that are missing, and for nothing.
+	if a.opts.WaitReplicas > 0 && slices.ContainsFunc(batch, func(o *op) bool { return o.verb != 'Z' && o.verb != 'S' }) {
 		call.Wait = &script.Wait{Replicas: a.opts.WaitReplicas, Timeout: replicaPatience}
 	}
 	reply, err := settleScript.Run(ctx, a.rdb, call)
@@ -349,7 +379,11 @@ func (a *Activity) arguments(batch []*op, nonce string, before int) []any {
 		if o.verb == 'X' {
 			buf = append(buf, o.reason...)
 		}
-		for _, it := range o.items {
+		var must []bool
+		if o.move != nil {
+			buf, must = append(buf, o.move.head...), o.move.must
+		}
+		for j, it := range o.items {
 			k, ok := index[it.SKU]
 			if !ok {
 				k = len(skus) + 1
@@ -360,6 +394,9 @@ func (a *Activity) arguments(batch []*op, nonce string, before int) []any {
 			buf = append(buf, 'x')
 			buf = strconv.AppendInt(buf, it.Qty, 10)
 			buf = append(buf, ';')
+			if must != nil && must[j] {
+				buf = append(buf, '!')
+			}
 		}
 		if string(buf) != *shape {
 			s := string(buf)

@@ -12,7 +12,8 @@
 --          13 users given (0, 1), 14 ms that a sink may be behind (0: any); then m
 --          SKU fields, n record fields, n bodies, n shapes, and n users if 13 says so.
 --          A shape is the verb and then <index of SKU>x<qty>; repeated, or the reason
---          of a cancel
+--          of a cancel. A '!' behind says that a partial order must not do without this
+--          SKU; moved.lua has the shapes of its verbs
 -- Returns  server time us, when the next hold is due in ms (0: none), crossings
 --          {sku, version, left, …}, then a verdict per op: 0, or {code, …} as in
 --          settle.go
@@ -92,7 +93,7 @@ else
     local items, partial = op.items, false
     if op.verb == 'P' or op.verb == 'Q' then
       local total
-      items, total, no = what_is_there(user, items)
+      items, total, no = what_is_there(user, items, op.must)
       if no and total == 0 then return refuse(i, field, no) end
       partial = no ~= nil
     else
@@ -139,6 +140,8 @@ else
       reply[3 + i] = restock(i, field, body, op.items)
     elseif verb == 'L' then
       reply[3 + i] = load_stock(field, op.items)
+    elseif moving and moved[verb] then
+      reply[3 + i] = moved[verb](op)
     else
       reply[3 + i] = order(i, field, body, op)
     end
@@ -148,7 +151,8 @@ end
 -- Writing ---------------------------------------------------------------------
 
 turn = turn and (n == 0 or #changed > 0)
-if not (#journal > 0 or #changed > 0 or swept or turn) then return reply end
+local traced = moving and links_dirty['@gap']
+if not (#journal > 0 or #changed > 0 or swept or turn or traced) then return reply end
 
 -- What was not read yet is of the right type before the first write.
 if #crossings > 0 then call('XLEN', KEYS[3]) end
@@ -189,6 +193,9 @@ for _, field in ipairs(level_names) do
     set[#set + 1] = field
     set[#set + 1] = format('%d %d %d %d %d', level.left, level.held, level.sold, level.initial, level.version)
   end
+end
+if moving then
+  for field in pairs(links_dirty) do set[#set + 1], set[#set + 2] = field, links[field] end
 end
 write('HSET', KEYS[1], set)
 if #held > 0 then write('HSET', KEYS[4], held) end

@@ -129,15 +129,16 @@ if not fresh then
     end
   end
 
-  -- The items that can be had one by one, their total, and the first refusal.
-  function what_is_there(user, items)
+  -- The items that can be had one by one, their total, and the first refusal. Where
+  -- stock of an item in must is short, other buckets are to be asked for it first.
+  function what_is_there(user, items, must)
     local out, total, first = {}, 0, nil
     for i = 1, #items, 2 do
       local no = refusal(user, { items[i], items[i + 1] }, total + items[i + 1])
       if not no then
         out[#out + 1], out[#out + 2] = items[i], items[i + 1]
         total = total + items[i + 1]
-      elseif no[1] == 7 then
+      elseif no[1] == 7 or must[items[i]] and no[1] == 8 then
         return nil, 0, no
       else
         first = first or no
@@ -251,6 +252,8 @@ if not fresh then
   end
 
   function load_stock(field, items)
+    local buckets = call('HGET', KEYS[1], '@buckets')
+    if buckets then return { 15, buckets } end
     local new = {}
     for k = 1, #items, 2 do
       local level, q = levels[items[k]], items[k + 1]

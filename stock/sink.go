@@ -20,7 +20,9 @@ var feedScript = script.New(script.State, feedLua)
 // checkpoint, which is the id of the last entry that it has taken in. stock/stocksql
 // has one for SQL databases.
 //
-// journal is the name of the activity. One sink may serve several activities.
+// journal is the name of the activity. Each bucket of an activity with buckets has a
+// journal and a checkpoint of its own: <activity>%b<buckets>.<bucket>, as in sale%b3.0.
+// One sink may serve several activities.
 type Sink interface {
 	// Name tells the sink from the others of the activity: the journal is kept until
 	// each has it. It is 1 to 64 letters, digits, dots, dashes and underscores.
@@ -57,37 +59,37 @@ var sinkName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 // the sink has, as after a failover that lost writes, or a Drop: orders are refused
 // with ErrHalted from then on, until Rebuild. ErrTrimmed says that entries which the sink
 // lacks are not kept any more.
+//
+// Where there are buckets it brings the journals of all to the sink, at the same time, an
+// OpTake never before its OpGive. One that forked halts all of them.
 func (a *Activity) RunJournal(ctx context.Context, sink Sink) error {
 	if sink == nil || !sinkName.MatchString(sink.Name()) {
 		return fmt.Errorf("%w: a sink with a name of 1 to 64 letters, digits, dots, dashes and underscores is wanted", ErrInvalid)
 	}
-	f := feed{a: a, sink: sink, name: sink.Name()}
-	for ctx.Err() == nil {
-		if err := f.step(ctx); err != nil && ctx.Err() == nil {
-			if errors.Is(err, ErrForked) || errors.Is(err, ErrTrimmed) || errors.Is(err, ErrInvalid) {
-				return err
-			}
-			f.at = "" // it may have moved
-			a.troubled(ctx, "feed sink "+f.name, err)
-		}
+	if a.buckets != nil {
+		return a.runJournals(ctx, sink)
 	}
-	return nil
+	f := feed{a: a, sink: sink, name: sink.Name()}
+	return f.run(ctx)
 }
 
 // RemoveSink forgets the checkpoint of a sink that will not run again, which would
-// else keep the journal from being trimmed. One round trip.
+// else keep the journal from being trimmed. One round trip, for each bucket.
 func (a *Activity) RemoveSink(ctx context.Context, name string) error {
 	if !sinkName.MatchString(name) {
 		return fmt.Errorf("%w: name %q of a sink", ErrInvalid, name)
 	}
-	f := feed{a: a, name: name}
-	_, _, err := f.read(ctx, "")
-	return err
+	return together(a.wholes(), func(b *Activity) error {
+		f := feed{a: b, name: name}
+		_, _, err := f.read(ctx, "")
+		return err
+	})
 }
 
-// A feed is one RunJournal.
+// A feed brings one journal to a sink.
 type feed struct {
 	a    *Activity
+	of   *Activity // whose bucket a is, or nil
 	sink Sink
 	name string
 	at   string        // the sink's checkpoint; empty if it has to be asked
@@ -95,19 +97,26 @@ type feed struct {
 	idle time.Duration // the last pause
 }
 
+func (f *feed) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := f.step(ctx); err != nil && ctx.Err() == nil {
+			if errors.Is(err, ErrForked) || errors.Is(err, ErrTrimmed) || errors.Is(err, ErrInvalid) {
+				return err
+			}
+			f.at = "" // it may have moved
+			f.a.troubled(ctx, "feed sink "+f.name, err)
+		}
+	}
+	return nil
+}
+
 // step brings at most one batch to the sink.
 func (f *feed) step(ctx context.Context) error {
 	a := f.a
 	if f.at == "" {
-		at, err := f.sink.Checkpoint(ctx, a.name)
+		at, err := f.checkpoint(ctx, a)
 		if err != nil {
-			return fmt.Errorf("stock: activity %q, sink %q: checkpoint: %w", a.name, f.name, err)
-		}
-		if at == "" {
-			at = "0-0"
-		}
-		if !entryID.MatchString(at) {
-			return fmt.Errorf("stock: activity %q, sink %q: %w: checkpoint %q is not the ID of an Entry", a.name, f.name, ErrInvalid, at)
+			return err
 		}
 		f.at = at
 	}
@@ -129,7 +138,15 @@ func (f *feed) step(ctx context.Context) error {
 		}
 	}
 	batch = upTo(batch, batchOps)
-	err = f.sink.Apply(ctx, a.name, f.at, batch)
+	if f.of != nil {
+		if batch, err = f.given(ctx, batch); err == nil && len(batch) == 0 {
+			sleep(ctx, a.opts.Linger)
+			return nil
+		}
+	}
+	if err == nil {
+		err = f.sink.Apply(ctx, a.journal, f.at, batch)
+	}
 	switch {
 	case errors.Is(err, ErrMoved):
 		f.at = ""
@@ -139,13 +156,28 @@ func (f *feed) step(ctx context.Context) error {
 		if _, _, markErr := f.read(ctx, "1"); markErr != nil && !errors.Is(markErr, ErrForked) {
 			err = fmt.Errorf("%w (and the activity was not halted: %w)", err, markErr)
 		}
-		return fmt.Errorf("stock: activity %q, sink %q: %w", a.name, f.name, err)
+		return fmt.Errorf("stock: journal %q, sink %q: %w", a.journal, f.name, err)
 	case err != nil:
-		return fmt.Errorf("stock: activity %q, sink %q: apply: %w", a.name, f.name, err)
+		return fmt.Errorf("stock: journal %q, sink %q: apply: %w", a.journal, f.name, err)
 	}
 	f.at, f.back = batch[len(batch)-1].ID, ""
 	a.stats.journaled.Add(uint64(opCount(batch)))
 	return nil
+}
+
+// checkpoint asks the sink for the checkpoint of the journal of an activity or bucket.
+func (f *feed) checkpoint(ctx context.Context, of *Activity) (string, error) {
+	at, err := f.sink.Checkpoint(ctx, of.journal)
+	if err != nil {
+		return "", fmt.Errorf("stock: journal %q, sink %q: checkpoint: %w", of.journal, f.name, err)
+	}
+	if at == "" {
+		at = "0-0"
+	}
+	if !entryID.MatchString(at) {
+		return "", fmt.Errorf("stock: journal %q, sink %q: %w: checkpoint %q is not the ID of an Entry", of.journal, f.name, ErrInvalid, at)
+	}
+	return at, nil
 }
 
 // read returns the entries after the checkpoint. It empties f.at if that has to be
@@ -153,7 +185,7 @@ func (f *feed) step(ctx context.Context) error {
 func (f *feed) read(ctx context.Context, refused string) ([]Entry, time.Time, error) {
 	a := f.a
 	fail := func(err error) ([]Entry, time.Time, error) {
-		return nil, time.Time{}, fmt.Errorf("stock: activity %q, sink %q: %w", a.name, f.name, err)
+		return nil, time.Time{}, fmt.Errorf("stock: journal %q, sink %q: %w", a.journal, f.name, err)
 	}
 	sent := time.Now()
 	reply, err := feedScript.Run(ctx, a.rdb, script.Call{
@@ -176,12 +208,16 @@ func (f *feed) read(ctx context.Context, refused string) ([]Entry, time.Time, er
 		f.back, f.at = f.at, ""
 		return nil, sent, nil
 	case int64(2):
+		if len(r) > 2 {
+			return fail(fmt.Errorf("%w: %w", ErrForked, errRebuilding))
+		}
 		return fail(fmt.Errorf("%w: entry %s, which the sink has, is not followed by what came next: Rebuild", ErrForked, r[1]))
 	}
 	raw, _ := r[1].([]any)
 	entries := make([]Entry, 0, len(raw))
 	for _, v := range raw {
 		e, err := entryOf(v)
+		e.Bucket = a.bucket
 		if err != nil {
 			return fail(err)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"sync/atomic"
 	"time"
 
@@ -58,6 +59,9 @@ var (
 	ErrCancelled = errors.New("stock: order was cancelled")
 	ErrExpired   = errors.New("stock: hold expired")
 	ErrConfirmed = errors.New("stock: order was confirmed")
+	// ErrContended is an order in an activity with buckets while the last units moved
+	// between them all the time: nothing happened, and it is not sold out. Try again.
+	ErrContended = errors.New("stock: contended")
 
 	// ErrForked is a journal that does not continue what a sink has: something that the
 	// sink holds was lost here. Orders get ErrHalted until Rebuild.
@@ -115,6 +119,11 @@ type Options struct {
 	// answers; Result.Durable says whether they had what it did. It narrows what a
 	// failover can lose and does not close it. 0 means that nobody waits.
 	WaitReplicas int
+	// Buckets, 2 to 64, divides a hot activity over as many hash tags, so that a
+	// Cluster shares its load; 0 and 1 mean one tag. It is fixed by the first Load. A
+	// user's orders are all settled in one bucket, and stock moves there when it runs
+	// out. See the package comment for what differs.
+	Buckets int
 	// Unmerged sends every call in a round trip of its own. Merging costs a lone
 	// caller nothing; this exists to measure it.
 	Unmerged bool
@@ -164,6 +173,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("%w: Options.MaxLag %v, want 0 or at least twice Options.Linger, %v", ErrInvalid, o.MaxLag, o.Linger)
 	case o.WaitReplicas < 0 || o.WaitReplicas > 100:
 		return o, fmt.Errorf("%w: Options.WaitReplicas %d, want 0 to 100", ErrInvalid, o.WaitReplicas)
+	case o.Buckets < 0 || o.Buckets > maxBuckets:
+		return o, fmt.Errorf("%w: Options.Buckets %d, want 0 to %d", ErrInvalid, o.Buckets, maxBuckets)
 	case o.SoldOutFor > time.Second || o.SoldOutFor < 0 && o.SoldOutFor != -1:
 		return o, fmt.Errorf("%w: Options.SoldOutFor %v, want up to 1s, or -1 for never", ErrInvalid, o.SoldOutFor)
 	}
@@ -201,6 +212,10 @@ type Activity struct {
 	undone undone
 	stats  counters
 	closed atomic.Bool // for answers from memory, which the group does not see
+
+	buckets []*Activity // see bucket.go; nil: this is the only one
+	bucket  int         // number of this one
+	journal string      // what sinks call its journal
 }
 
 // The kinds of an activity's keys.
@@ -218,7 +233,11 @@ type keys struct {
 // layout is the number of the meaning of the keys; see internal/key.
 const layout = 1
 
-// New returns the activity of that name, any bytes. It makes one call to Redis,
+// bucketJournal is how the name of a bucket's journal ends.
+var bucketJournal = regexp.MustCompile(`%b\d+\.\d+$`)
+
+// New returns the activity of that name: any bytes, but not at the end what journals
+// of buckets have there, as %b3.0. It makes one call to Redis,
 // bounded by a second, to refuse a server that may evict keys; a policy that
 // cannot be read is logged and accepted. It starts nothing: the activity exists
 // once Load was called, by any process.
@@ -229,6 +248,9 @@ func New(rdb redis.UniversalClient, activity string, opts Options) (*Activity, e
 	if activity == "" {
 		return nil, fmt.Errorf("%w: activity name is empty", ErrInvalid)
 	}
+	if bucketJournal.MatchString(activity) {
+		return nil, fmt.Errorf("%w: activity name %q ends as the journals of buckets do", ErrInvalid, activity)
+	}
 	opts, err := opts.withDefaults()
 	if err != nil {
 		return nil, err
@@ -236,18 +258,25 @@ func New(rdb redis.UniversalClient, activity string, opts Options) (*Activity, e
 	if err := checkServer(rdb, opts); err != nil {
 		return nil, fmt.Errorf("stock: activity %q: %w", activity, err)
 	}
-	space := key.New(opts.Prefix, "stock", layout, activity)
+	a := newActivity(rdb, activity, opts, key.New(opts.Prefix, "stock", layout, activity))
+	if opts.Buckets > 1 {
+		a.divide()
+	}
+	return a, nil
+}
+
+func newActivity(rdb redis.UniversalClient, activity string, opts Options, space key.Space) *Activity {
 	k := keys{
 		levels: space.Key("levels"), stream: space.Key("journal"), events: space.Key("events"),
 		holds: space.Key("holds"), limits: space.Key("limits"), users: space.Key("eligible"),
 		orders: space.Key("orders"),
 	}
 	k.all = []string{k.levels, k.stream, k.events, k.holds, k.limits, k.users, k.orders}
-	a := &Activity{rdb: rdb, name: activity, opts: opts, keys: k, nonce: newNonce()}
+	a := &Activity{rdb: rdb, name: activity, journal: activity, opts: opts, keys: k, nonce: newNonce()}
 	a.args = a.fixedArgs()
 	a.memory.ttl = opts.SoldOutFor
 	a.group = coalesce.New(a.flush, coalesce.Options{MaxBytes: batchBytes})
-	return a, nil
+	return a
 }
 
 func checkServer(rdb redis.UniversalClient, opts Options) error {
@@ -287,5 +316,8 @@ func poolSize(rdb redis.UniversalClient) int {
 // administers goes on, and the Redis client stays open.
 func (a *Activity) Close(ctx context.Context) error {
 	a.closed.Store(true)
+	if a.buckets != nil {
+		return together(a.buckets, func(b *Activity) error { return b.Close(ctx) })
+	}
 	return a.group.Close(ctx)
 }

@@ -61,6 +61,21 @@ func TestWaitReplicas(t *testing.T) {
 		c := redistest.Cluster(t, 3, 1)
 		both(t, c.Client(), func() *redistest.Proc { return c.MasterOf("{a}") })
 	})
+	t.Run("buckets", func(t *testing.T) {
+		a := open(t, redistest.Cluster(t, 3, 1).Client(), Options{WaitReplicas: 1, Buckets: 3})
+		require.NoError(t, a.Load(t.Context(), map[string]int64{"tea": 9, "cup": 1 << 40}))
+		for bucket := range 3 {
+			n := 0
+			eventually(t, func() bool {
+				n++
+				res, err := a.Deduct(t.Context(), Order{ID: fmt.Sprint("warm", n), User: userOf(a, bucket), Items: []Item{{"cup", 1}}})
+				return err == nil && res.Durable
+			}, "the replica has just begun, and never gets there")
+		}
+		res, err := a.Deduct(t.Context(), tea("o", userOf(a, 0), 9))
+		require.NoError(t, err)
+		require.True(t, res.Durable, "what home took and sold")
+	})
 	t.Run("no replica at all", func(t *testing.T) {
 		each(t, Options{WaitReplicas: 1}, map[string]int64{"tea": 10}, func(t *testing.T, a *Activity) {
 			res, err := a.Deduct(t.Context(), tea("o", "u", 1))

@@ -22,6 +22,7 @@ var targets = []target{
 	{work: "StockDeduct", impl: "spillway", param: "goroutines=64", unit: "B/order", atMost: 200},
 	{work: "StockDeduct", impl: "spillway-reserve", param: "goroutines=64", unit: "B/order", atMost: 200},
 	{work: "StockSoldOut", impl: "spillway", than: "round-trip", unit: "ops/s", atLeast: 50},
+	{work: "StockBuckets", impl: "spillway", param: "masters=3,buckets=6", unit: "us-redis-cpu/op/master", atMost: 1},
 	{work: "DelayQueueAdd", impl: "spillway", param: "goroutines=64", than: "asynq", unit: "ops/s", atLeast: 1},
 	{work: "DelayQueueAddMany", impl: "spillway", than: "asynq", unit: "ops/s", atLeast: 3},
 	{work: "DelayQueueProcess", impl: "spillway", than: "asynq", unit: "ops/s", atLeast: 8},

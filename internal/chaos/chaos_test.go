@@ -10,7 +10,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	Main(m, map[string]Job{"count": count, "fail": fail, "wait": wait, "buy": buy, "stampede": stampede})
+	Main(m, map[string]Job{"count": count, "fail": fail, "wait": wait, "buy": buy, "buy hot": buyHot, "stampede": stampede})
 }
 
 func count(_ context.Context, w *Worker) error {

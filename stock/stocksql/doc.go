@@ -9,6 +9,10 @@
 // checkpoint move in one transaction, and the checkpoint by compare-and-swap, so
 // that of two writers one gets a batch in and the other reads again.
 //
+// The journals of an activity with buckets are rows beside each other, with a
+// checkpoint and levels each. Summed up over them, and with what was given and not yet
+// taken, a SKU has what was loaded and restocked.
+//
 // SQL never has less than nothing left of a SKU: an UPDATE that would make it so is
 // not done, nor is anything else of its batch, and the activity is halted.
 //
@@ -30,7 +34,7 @@
 // PostgreSQL, BLOB in SQLite, so that names of any bytes compare as what they are.
 //
 //	CREATE TABLE spillway_stock_journal (
-//		journal  BYTES(255)  NOT NULL PRIMARY KEY, -- the activity
+//		journal  BYTES(255)  NOT NULL PRIMARY KEY, -- the activity, or a bucket of one: sale%b3.0
 //		position VARCHAR(41) NOT NULL              -- the last entry that is here
 //	);
 //	CREATE TABLE spillway_stock_level (
@@ -48,7 +52,7 @@
 //		op         INT         NOT NULL, -- its place in the entry
 //		item       INT         NOT NULL, -- its place in the op
 //		kind       VARCHAR(16) NOT NULL, -- as stock.OpKind prints: deduct, cancel, …
-//		order_id   BYTES(256)  NOT NULL, -- or the id of a restock, or the entry of a load
+//		order_id   BYTES(256)  NOT NULL, -- or the id of a restock or transfer, or the entry of a load
 //		user_id    BYTES(256)  NOT NULL,
 //		sku        BYTES(128)  NOT NULL,
 //		qty        BIGINT      NOT NULL,
@@ -56,7 +60,7 @@
 //		held_diff  BIGINT      NOT NULL,
 //		sold_diff  BIGINT      NOT NULL,
 //		partial    INT         NOT NULL, -- 1: stock.Order.Partial
-//		reason     BYTES(256)  NOT NULL, -- of a cancel
+//		reason     BYTES(256)  NOT NULL, -- of a cancel; see stock.Op
 //		at_ms      BIGINT      NOT NULL, -- Redis's clock
 //		hold_ms    BIGINT      NOT NULL, -- of the reserves of the entry
 //		PRIMARY KEY (journal, entry_ms, entry_seq, op, item),

@@ -64,6 +64,7 @@ var kinds = func() map[string]stock.OpKind {
 	m := map[string]stock.OpKind{}
 	for _, k := range []stock.OpKind{
 		stock.OpLoad, stock.OpRestock, stock.OpDeduct, stock.OpReserve, stock.OpConfirm, stock.OpCancel, stock.OpExpire,
+		stock.OpGive, stock.OpTake,
 	} {
 		m[k.String()] = k
 	}

@@ -61,10 +61,13 @@ func collect(t *testing.T, a *stock.Activity, db sqltest.Database) evidence {
 	return e
 }
 
-func readRows(t *testing.T, db sqltest.Database) (lines []line) {
+func readRows(t *testing.T, db sqltest.Database) []line { return readJournal(t, db, "") }
+
+// readJournal returns the rows of one journal, or of all.
+func readJournal(t *testing.T, db sqltest.Database, name string) (lines []line) {
 	t.Helper()
-	rows, err := db.Query(`SELECT entry_ms, entry_seq, kind, order_id, user_id, sku, qty, reason
-		FROM spillway_stock_row ORDER BY entry_ms, entry_seq, op, item`)
+	rows, err := db.Query(db.Dialect.Rebind(`SELECT entry_ms, entry_seq, kind, order_id, user_id, sku, qty, reason
+		FROM spillway_stock_row WHERE ? = 0 OR journal = ? ORDER BY entry_ms, entry_seq, op, item`), len(name), []byte(name))
 	require.NoError(t, err)
 	defer rows.Close()
 	for rows.Next() {
@@ -79,8 +82,13 @@ func readRows(t *testing.T, db sqltest.Database) (lines []line) {
 }
 
 func readLevels(t *testing.T, db sqltest.Database) map[string]units {
+	return readLevelsOf(t, db, sale)
+}
+
+func readLevelsOf(t *testing.T, db sqltest.Database, journal string) map[string]units {
 	t.Helper()
-	rows, err := db.Query(`SELECT sku, left_units, held_units, sold_units FROM spillway_stock_level`)
+	rows, err := db.Query(db.Dialect.Rebind(`SELECT sku, left_units, held_units, sold_units
+		FROM spillway_stock_level WHERE journal = ?`), []byte(journal))
 	require.NoError(t, err)
 	defer rows.Close()
 	levels := map[string]units{}
@@ -124,8 +132,10 @@ func judgeLevels(rows []line, redis, sql map[string]units) (faults []string) {
 		u, q := sums[l.SKU], l.Qty
 		key := l.Order + "\x00" + l.SKU
 		switch l.Kind {
-		case "load", "restock":
+		case "load", "restock", "take":
 			u.left += q
+		case "give":
+			u.left -= q
 		case "deduct":
 			u.left, u.sold = u.left-q, u.sold+q
 		case "reserve":

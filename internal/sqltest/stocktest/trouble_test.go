@@ -43,7 +43,7 @@ func (s *troubled) Apply(ctx context.Context, journal, from string, batch []stoc
 	}
 	pause(ctx, time.Duration(s.slow.Load()))
 	err := s.Sink.Apply(ctx, journal, from, batch)
-	if err == nil && rand.IntN(4) == 0 {
+	if err == nil && (s.lost.Load() == 0 || rand.IntN(4) == 0) { // one at least
 		s.lost.Add(1)
 		return errors.New("committed, but nobody heard of it")
 	}
