@@ -185,7 +185,7 @@
 //
 //	order                       4, O(buckets) looks in one of them
 //	order sold out              4, two of them O(buckets) looks
-//	Load, Stock                 1 more, and 1 per bucket
+//	Load and Stock              1 more, and 1 per bucket
 //	a restock                   2 more
 //	Run, idle                   12 a second per bucket
 //	a journal, idle             3 a second per bucket
