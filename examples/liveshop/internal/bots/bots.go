@@ -18,8 +18,9 @@ type Options struct {
 	Units     int64
 	Rate      float64       // customers a second; 0: a closed loop
 	Within    time.Duration // from the first click to the last unit paid for
-	// During happens while they buy: the sale is not over before it returns. Nil: nothing.
-	During func(ctx context.Context) error
+	// During happens while they buy, and may write between the lines of progress: the
+	// sale is not over before it returns. Nil: nothing.
+	During func(ctx context.Context, out io.Writer) error
 }
 
 // ErrFailed means that something that must hold did not.
@@ -29,6 +30,7 @@ var ErrFailed = errors.New("bots: FAIL")
 // it told them, and by its own invariants. The service must be on this machine, since
 // the bots are its operator too.
 func Run(ctx context.Context, base string, opts Options, out io.Writer) error {
+	out = &shared{w: out}
 	stage, err := NewStage(ctx, base, fmt.Sprintf("139%08d", rand.IntN(1e8)), "bots", "normal")
 	if err != nil {
 		return err
@@ -68,9 +70,9 @@ func Run(ctx context.Context, base string, opts Options, out io.Writer) error {
 	during := make(chan error, 1)
 	go func() {
 		if opts.During == nil {
-			opts.During = func(context.Context) error { return nil }
+			opts.During = func(context.Context, io.Writer) error { return nil }
 		}
-		during <- opts.During(sale)
+		during <- opts.During(sale, out)
 	}()
 	c.Come(sale, opts.Rate)
 	err = <-during
