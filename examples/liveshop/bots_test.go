@@ -46,6 +46,17 @@ func TestBotsOnAServer(t *testing.T) {
 	require.Contains(t, out.String(), "\nPASS: all ")
 }
 
+// A service that goes on is asked what it says of itself.
+func TestBotsAtTheDemo(t *testing.T) {
+	base := demonstrate(t)
+	var out strings.Builder
+	err := run(t.Context(), []string{"bots", "-n", "200", "-units", "20", "-addr", strings.TrimPrefix(base, "http://")}, &out)
+	t.Log(out.String())
+	require.NoError(t, err)
+	require.Contains(t, out.String(), "20 of 20 units paid for")
+	require.Contains(t, out.String(), "\nPASS: all ")
+}
+
 func TestCheckNeedsData(t *testing.T) {
 	require.ErrorContains(t, run(t.Context(), []string{"check"}, io.Discard), "-redis")
 }

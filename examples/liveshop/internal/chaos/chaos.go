@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/bots"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/check"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/demo"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 )
@@ -88,6 +89,10 @@ func Run(ctx context.Context, cfg infra.Config, opts Options, out io.Writer) (er
 		Customers: opts.Customers, Units: opts.Units, Within: 3 * time.Minute,
 		Rate:   float64(opts.Customers) / span.Seconds(),
 		During: func(ctx context.Context, out io.Writer) error { return breaks(ctx, faults, opts.Every, out) },
+		Judge: func(ctx context.Context) ([]check.Verdict, error) {
+			s.fleet.Stop(ctx) // then nothing moves any more
+			return check.All(ctx, s.env)
+		},
 	}, out)
 }
 
