@@ -66,6 +66,11 @@ type Hub struct {
 	budget  bucket // barrages that may be handed out
 	all     sync.WaitGroup
 
+	reminding struct {
+		sync.Mutex
+		bucket
+	}
+
 	// What a test replaces with a naive variant.
 	policy  policy
 	repairs bool
@@ -87,6 +92,7 @@ func New(env *infra.Env, opts Options) (*Hub, error) {
 		lanes: map[int64]*lane{}, rooms: map[int64]*room{}, users: map[int64]map[*socket]bool{}, sockets: map[*socket]bool{},
 		policy: keepReliable, repairs: true,
 	}
+	h.reminding.bucket = newBucket(allReminders)
 	h.upgrader = websocket.Upgrader{CheckOrigin: h.fromOurPage, ReadBufferSize: 1024, WriteBufferSize: 1024, WriteBufferPool: &sync.Pool{}}
 	return h, nil
 }

@@ -421,6 +421,26 @@ func TestAcknowledge(t *testing.T) {
 		require.Zero(t, good.Report().Again)
 		c := one.Counts()
 		require.Equal(t, []int64{2, 2}, []int64{c.Retried, c.Unacked})
+
+		publishMany(one, 1, 100) // who is silent is not buried
+		time.Sleep(retry + time.Millisecond)
+		settle()
+		require.Equal(t, 2+reminders, deaf.Report().Again)
+		last, err := one.logged(t.Context(), 1, 100)
+		require.NoError(t, err)
+		deaf.say(`{"t":"ack","id":%q}`, last[0].id) // which covers the earlier ones
+		time.Sleep(time.Minute)
+		settle()
+		require.Equal(t, 2+reminders, deaf.Report().Again)
+
+		publishMany(one, 1, 2*backlog) // nor is the server, nor thrown out who reads
+		settle()
+		require.EqualValues(t, 2, one.Counts().Sockets)
+		one.mu.Lock()
+		for s := range one.sockets {
+			require.LessOrEqual(t, len(s.owed), backlog)
+		}
+		one.mu.Unlock()
 	})
 }
 

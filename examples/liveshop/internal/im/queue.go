@@ -1,7 +1,7 @@
 package im
 
-// backlog is how many frames may wait for a socket, and how many acknowledgements it may
-// owe; beside those that it was given when it resumed.
+// backlog is how many frames may wait for a socket, and for how many the server remembers
+// that they are not acknowledged; beside those that it was given when it resumed.
 const backlog = 1024
 
 // An item waits in a socket's queue.

@@ -7,8 +7,11 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// writeTimeout is how long one frame may take into the connection of a slow client.
-const writeTimeout = 10 * time.Second
+const (
+	writeTimeout = 10 * time.Second // for one frame, into the connection of a slow client
+	reminders    = 16               // frames that are sent again at a time, to one client,
+	allReminders = 2000             // and in a second, to all
+)
 
 // A socket is one user's connection to one room. Two goroutines belong to it: the
 // handler that reads, and write.
@@ -31,11 +34,12 @@ type socket struct {
 
 	mu      sync.Mutex
 	queue   []item
-	limit   int // of the queue
-	writing int // of those that the writer took, not yet written
-	owed    []debt
-	ending  bool // close when the queue is empty
-	dead    bool // nothing more is written
+	limit   int       // of the queue
+	writing int       // of those that the writer took, not yet written
+	owed    []debt    // in the order in which they were sent
+	heard   time.Time // the last acknowledgement
+	ending  bool      // close when the queue is empty
+	dead    bool      // nothing more is written
 	counts  Counts
 	missed  int64 // sampled out since the client was told
 }
@@ -136,35 +140,46 @@ func (s *socket) takeMissed() int64 {
 // write sends what is queued, pings, and what was not acknowledged, until the socket
 // dies or has been finished.
 func (s *socket) write() {
+	defer s.evict()
 	ping := time.NewTicker(heartbeat)
 	defer ping.Stop()
-	again := time.NewTimer(time.Hour)
-	defer again.Stop()
+	debts := time.NewTimer(retry) // when to look at them again
+	defer debts.Stop()
+	looking := true
 	var batch []item
 	for {
 		var ok bool
-		batch, ok = s.flush(batch)
-		var next time.Duration
-		if ok {
-			next, ok = s.remind()
-		}
-		if !ok {
-			s.evict()
+		if batch, ok = s.flush(batch); !ok {
 			return
 		}
-		again.Reset(next)
+		if !looking && s.owes() {
+			debts.Reset(retry)
+			looking = true
+		}
 		select {
 		case <-s.wake:
-		case <-again.C:
+		case <-debts.C:
+			next, ok := s.remind()
+			if !ok {
+				return
+			}
+			if looking = next > 0; looking {
+				debts.Reset(next)
+			}
 		case <-ping.C:
 			if s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout)) != nil {
-				s.evict()
 				return
 			}
 		case <-s.closed:
 			return
 		}
 	}
+}
+
+func (s *socket) owes() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.owed) > 0
 }
 
 // flush writes the queue and returns the batch to be used again; false is the end.
@@ -211,6 +226,11 @@ func (s *socket) owe(f *frame) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.owed) >= s.limit { // from who acknowledges nothing: the older half is forgiven
+		half := len(s.owed) / 2
+		s.counts.Unacked += int64(half)
+		s.owed = append(s.owed[:0], s.owed[half:]...)
+	}
 	s.owed = append(s.owed, debt{f, time.Now().Add(retry), false})
 }
 
@@ -220,37 +240,52 @@ func (s *socket) put(f *frame) error {
 }
 
 // remind sends once more what was not acknowledged in time, and returns when to look
-// again. False is the end: an error, or a client that owes too much.
+// again; 0 if nothing is owed. False is the end.
+//
+// A client that acknowledges something now and then is only behind: to send it
+// everything twice would put it further behind. Of one that is silent, a few frames will
+// do: an acknowledgement of any covers those before it. And where all clients are late
+// it is the server that is behind: so there is a limit for all together.
 func (s *socket) remind() (time.Duration, bool) {
 	var late []*frame
 	s.mu.Lock()
-	t, n := time.Now(), 0
-	for n < len(s.owed) && !s.owed[n].due.After(t) {
-		n++
-	}
-	for _, d := range s.owed[:n] {
-		if d.tried {
+	t, next := time.Now(), time.Duration(0)
+	owed := s.owed[:0]
+	for _, d := range s.owed {
+		if behind := s.heard.Add(retry); d.due.Before(behind) {
+			d.due = behind
+		}
+		switch {
+		case d.due.After(t):
+		case d.tried:
 			s.counts.Unacked++
 			continue
+		default:
+			if d.due = t.Add(retry); len(late) < reminders && s.hub.mayRemind(t) {
+				d.tried = true
+				late = append(late, d.f)
+			}
 		}
-		s.counts.Retried++
-		late = append(late, d.f)
-		s.owed = append(s.owed, debt{d.f, t.Add(retry), true})
+		if wait := d.due.Sub(t); next == 0 || wait < next {
+			next = wait
+		}
+		owed = append(owed, d)
 	}
-	s.owed = s.owed[n:]
-	next := time.Hour
-	if len(s.owed) > 0 {
-		next = s.owed[0].due.Sub(t)
-	}
-	ok := len(s.owed) <= s.limit
-	if !ok {
-		s.counts.Evicted++
-	}
+	s.owed = owed
+	s.counts.Retried += int64(len(late))
 	s.mu.Unlock()
 	for _, f := range late {
-		ok = ok && s.put(f) == nil
+		if s.put(f) != nil {
+			return 0, false
+		}
 	}
-	return next, ok
+	return next, true
+}
+
+func (h *Hub) mayRemind(t time.Time) bool {
+	h.reminding.Lock()
+	defer h.reminding.Unlock()
+	return h.reminding.take(t, 1)
 }
 
 // acked takes an acknowledgement: of a frame, and of all that were sent before it.
@@ -259,6 +294,7 @@ func (s *socket) acked(id string) {
 	defer s.mu.Unlock()
 	for i, d := range s.owed {
 		if d.f.id == id {
+			s.heard = time.Now()
 			s.owed = s.owed[i+1:]
 			return
 		}
