@@ -132,7 +132,12 @@ func (c *customer) call(route string, in, out any) {
 			c.t.Fatalf("%s: %v", route, err)
 		case status >= http.StatusBadGateway:
 			c.t.Logf("%s: status %d, asking again", route, status)
-			continue
+			select {
+			case <-time.After(200 * time.Millisecond):
+				continue
+			case <-ctx.Done():
+				c.t.Fatalf("%s: status %d for %v", route, status, patience)
+			}
 		case status != http.StatusOK:
 			c.t.Fatalf("%s: status %d: %s", route, status, answer)
 		}
@@ -197,8 +202,9 @@ func (d *demo) stage(t *testing.T, units int) stage {
 
 func (s stage) url(d *demo) string { return fmt.Sprintf("%s/#/rooms/%d", d.base, s.ID) }
 
-// shared is the demo of all tests that need no other.
-var shared = sync.OnceValues(func() (*demo, error) { return startDemo() })
+// shared is the demo of all tests that need no other. Orders wait as long as a busy
+// machine may need to pay them.
+var shared = sync.OnceValues(func() (*demo, error) { return startDemo("-hold", "10m") })
 
 // tidy is what TestMain does at the end, the last first.
 var tidy []func() error

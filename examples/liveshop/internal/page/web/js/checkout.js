@@ -62,6 +62,12 @@ export class Checkout {
     }
   }
 
+  // There may be another one to pay behind it.
+  #next() {
+    this.hide();
+    this.restore().catch(fail);
+  }
+
   // restore shows what is still to be paid: the page may have been reloaded.
   async restore() {
     const { orders } = await get("/orders");
@@ -91,7 +97,7 @@ export class Checkout {
     this.node.replaceChildren(
       el("header", { class: "panel-head" },
         el("h2", { id: "order-title", t: "order." + order.state }),
-        order.state === "pending" ? this.#countdown(order) : el("button", { type: "button", class: "plain round small", label: "close", onclick: () => this.hide() }, icon("close"))),
+        order.state === "pending" ? this.#countdown(order) : el("button", { type: "button", class: "plain round small", label: "close", onclick: () => this.#next() }, icon("close"))),
       el("ul", { class: "lines" }, items.map(({ sku, qty }) => el("li", { class: "line" },
         el("span", { class: "grow" }, this.#product(sku)?.title ?? sku), el("span", { class: "figure muted" }, "×" + qty)))),
       order.state === "pending" ? this.#payRow(order, sum) : el("p", { class: "hint", t: `order.${order.state}.hint` }));
@@ -129,9 +135,9 @@ export class Checkout {
       session.setBalance(answer.balance);
       this.show({ ...order, state: answer.state });
     } catch (err) {
-      fail(err);
       if (err.code === "poor") openWallet();
-      else if (err.status === 409) await get("/orders/" + order.order_id).then((now) => this.update(now), fail);
+      fail(err);
+      if (err.status === 409) await get("/orders/" + order.order_id).then((now) => this.update(now), fail);
     }
   }
 }

@@ -41,8 +41,8 @@ export function giftRow(room, targets) {
       const answer = await send("POST", `/rooms/${room}/gifts`, { gift: gift.id, to: target.uid, key: key() });
       session.setBalance(answer.balance);
     } catch (err) {
-      fail(err);
       if (err.code === "poor") openWallet();
+      fail(err);
     }
   }
 
