@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/bots"
@@ -34,12 +35,13 @@ func crowd(fs *flag.FlagSet) func(context.Context, io.Writer) error {
 		if *addr != "" {
 			return bots.Run(ctx, "http://"+*addr, opts, out)
 		}
-		return serving(ctx, cfg, out, func(base string) error { return bots.Run(ctx, base, opts, out) })
+		return serving(ctx, cfg, opts, out)
 	}
 }
 
-// serving runs f beside a server of this process.
-func serving(ctx context.Context, cfg infra.Config, out io.Writer, f func(base string) error) (err error) {
+// serving runs the bots beside a server of this process, and stops it before it is
+// judged: then nothing moves any more.
+func serving(ctx context.Context, cfg infra.Config, opts bots.Options, out io.Writer) (err error) {
 	fmt.Fprintf(out, "A server in this process, %s, %s.\n", redisOf(cfg), databaseOf(cfg))
 	cfg, release, err := infra.Provide(ctx, cfg)
 	if err != nil {
@@ -63,9 +65,18 @@ func serving(ctx context.Context, cfg infra.Config, out io.Writer, f func(base s
 	open, stop := context.WithCancel(ctx)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(open, l) }()
-	err = f("http://" + l.Addr().String())
-	stop()
-	return errors.Join(err, <-served)
+	end := sync.OnceValue(func() error {
+		stop()
+		return <-served
+	})
+	defer func() { err = errors.Join(err, end()) }()
+	opts.Judge = func(ctx context.Context) ([]check.Verdict, error) {
+		if err := end(); err != nil {
+			return nil, err
+		}
+		return check.All(ctx, env)
+	}
+	return bots.Run(ctx, "http://"+l.Addr().String(), opts, out)
 }
 
 func redisOf(cfg infra.Config) string {

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
+	"github.com/spillway-go/spillway/internal/sqltest"
 )
 
 // customers is a hundredth of what the command does by default.
@@ -37,12 +38,26 @@ func TestBots(t *testing.T) {
 	}
 }
 
-func TestBotsOnAServer(t *testing.T) {
+// The same on a Redis and a MySQL of one's own.
+func TestBotsOnServers(t *testing.T) {
 	shoptest.NeedRedis(t)
+	_, dsn := sqltest.MariaDB(t).Names()
 	var out strings.Builder
-	err := run(t.Context(), []string{"bots", "-n", customers(), "-units", "20", "-redis", "spawn"}, &out)
+	err := run(t.Context(), []string{"bots", "-n", customers(), "-units", "20", "-redis", "spawn", "-db", dsn}, &out)
 	t.Log(out.String())
 	require.NoError(t, err)
+	require.Contains(t, out.String(), "20 of 20 units paid for")
+	require.Contains(t, out.String(), "\nPASS: all ")
+}
+
+// A service that goes on is asked what it says of itself.
+func TestBotsAtTheDemo(t *testing.T) {
+	base := demonstrate(t)
+	var out strings.Builder
+	err := run(t.Context(), []string{"bots", "-n", "200", "-units", "20", "-addr", strings.TrimPrefix(base, "http://")}, &out)
+	t.Log(out.String())
+	require.NoError(t, err)
+	require.Contains(t, out.String(), "20 of 20 units paid for")
 	require.Contains(t, out.String(), "\nPASS: all ")
 }
 

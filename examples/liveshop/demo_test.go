@@ -20,6 +20,7 @@ import (
 	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/check"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/client"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
 )
 
 // TestMain lets the test binary be the program, which starts itself as servers.
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 		main()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	shoptest.Main(m)
 }
 
 // demonstrate runs the demo until the test ends, and returns its address.

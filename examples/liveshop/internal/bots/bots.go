@@ -18,8 +18,12 @@ type Options struct {
 	Units     int64
 	Rate      float64       // customers a second; 0: a closed loop
 	Within    time.Duration // from the first click to the last unit paid for
-	// During happens while they buy: the sale is not over before it returns. Nil: nothing.
-	During func(ctx context.Context) error
+	// During happens while they buy, and may write between the lines of progress: the
+	// sale is not over before it returns. Nil: nothing.
+	During func(ctx context.Context, out io.Writer) error
+	// Judge stops the service and judges what it left. Nil: the service goes on, and
+	// answers for itself.
+	Judge func(ctx context.Context) ([]check.Verdict, error)
 }
 
 // ErrFailed means that something that must hold did not.
@@ -29,6 +33,7 @@ var ErrFailed = errors.New("bots: FAIL")
 // it told them, and by its own invariants. The service must be on this machine, since
 // the bots are its operator too.
 func Run(ctx context.Context, base string, opts Options, out io.Writer) error {
+	out = &shared{w: out}
 	stage, err := NewStage(ctx, base, fmt.Sprintf("139%08d", rand.IntN(1e8)), "bots", "normal")
 	if err != nil {
 		return err
@@ -68,9 +73,9 @@ func Run(ctx context.Context, base string, opts Options, out io.Writer) error {
 	during := make(chan error, 1)
 	go func() {
 		if opts.During == nil {
-			opts.During = func(context.Context) error { return nil }
+			opts.During = func(context.Context, io.Writer) error { return nil }
 		}
-		during <- opts.During(sale)
+		during <- opts.During(sale, out)
 	}()
 	c.Come(sale, opts.Rate)
 	err = <-during
@@ -93,7 +98,7 @@ func Run(ctx context.Context, base string, opts Options, out io.Writer) error {
 		return err
 	}
 	fmt.Fprintln(out)
-	return errors.Join(Print(out, verdicts), stage.Close(ctx))
+	return Print(out, verdicts)
 }
 
 // verdicts judges when what is not paid for has come back.
@@ -108,11 +113,20 @@ func (c *Crowd) verdicts(ctx context.Context, stage *Stage, seats *Audience, opt
 			Detail: fmt.Sprintf("%d sockets got %d frames, of these %d reliable; %d lost %s", len(seats.watchers), saw.Frames, saw.Reliable, saw.Lost, saw.FirstFault),
 		})
 	}
-	var of []check.Verdict
-	if err := stage.operator.Sure(ctx, "GET /admin/invariants", nil, &of); err != nil {
+	if opts.Judge == nil {
+		opts.Judge = stage.ask
+	}
+	of, err := opts.Judge(ctx)
+	return append(verdicts, of...), err
+}
+
+// ask closes the room and asks the service what it says of itself.
+func (s *Stage) ask(ctx context.Context) (verdicts []check.Verdict, err error) {
+	if err := s.Close(ctx); err != nil {
 		return nil, err
 	}
-	return append(verdicts, of...), nil
+	err = s.operator.Sure(ctx, "GET /admin/invariants", nil, &verdicts)
+	return verdicts, err
 }
 
 // answers judges what the customers were told.

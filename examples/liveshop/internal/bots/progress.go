@@ -5,8 +5,21 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
+
+// A shared writer is for several goroutines.
+type shared struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (s *shared) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w.Write(p)
+}
 
 // A progress writes a line a second.
 type progress struct {

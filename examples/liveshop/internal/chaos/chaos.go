@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/bots"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/check"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/demo"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 )
@@ -35,14 +36,13 @@ type shop struct {
 	env   *infra.Env
 	fleet *demo.Fleet
 	redis *infra.RedisServer // nil if it is not ours to kill
-	out   io.Writer
 }
 
 // Run brings up three servers behind a proxy, sells, and breaks one thing after the
 // other meanwhile. With -redis spawn, or without -redis where there is a redis-server,
 // Redis is killed too: with an append-only file that is synced before each answer.
 func Run(ctx context.Context, cfg infra.Config, opts Options, out io.Writer) (err error) {
-	s := &shop{out: out}
+	s := &shop{}
 	if _, missing := exec.LookPath("redis-server"); cfg.Redis == "spawn" || cfg.Redis == "" && cfg.Cluster == "" && missing == nil {
 		if s.redis, err = infra.SpawnRedis(ctx); err != nil {
 			return err
@@ -88,7 +88,11 @@ func Run(ctx context.Context, cfg infra.Config, opts Options, out io.Writer) (er
 	return bots.Run(ctx, "http://"+l.Addr().String(), bots.Options{
 		Customers: opts.Customers, Units: opts.Units, Within: 3 * time.Minute,
 		Rate:   float64(opts.Customers) / span.Seconds(),
-		During: func(ctx context.Context) error { return s.breaks(ctx, faults, opts.Every) },
+		During: func(ctx context.Context, out io.Writer) error { return breaks(ctx, faults, opts.Every, out) },
+		Judge: func(ctx context.Context) ([]check.Verdict, error) {
+			s.fleet.Stop(ctx) // then nothing moves any more
+			return check.All(ctx, s.env)
+		},
 	}, out)
 }
 
@@ -136,12 +140,12 @@ func (s *shop) flush(ctx context.Context) error {
 
 // breaks lets one fault happen after the other. Each lasts as long as the pause that
 // follows it.
-func (s *shop) breaks(ctx context.Context, faults []fault, every time.Duration) error {
+func breaks(ctx context.Context, faults []fault, every time.Duration, out io.Writer) error {
 	for _, f := range faults {
 		if !pause(ctx, every/2) {
 			return ctx.Err()
 		}
-		fmt.Fprintf(s.out, "         %s\n", f.name)
+		fmt.Fprintf(out, "         %s\n", f.name)
 		if err := f.begin(ctx); err != nil {
 			return fmt.Errorf("chaos: %s: %w", f.name, err)
 		}
