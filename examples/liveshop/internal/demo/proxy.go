@@ -10,18 +10,26 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/spillway-go/spillway/hashring"
 )
 
 // A Proxy is the one address in front of the servers. It asks each ten times a second
 // whether it is ready, and goes to another one when a server cannot be reached.
 // WebSockets pass.
+//
+// Calls about one room go to one server, which then has the room in its memory, until
+// that server would have a quarter more to do than the average: a star's room is
+// everybody's. All else goes round.
 type Proxy struct {
 	addrs     func() []string
 	transport *http.Transport
 	handler   *httputil.ReverseProxy
+	rooms     *hashring.Ring // of the servers that are ready
 
 	mu    sync.Mutex
 	ready []string
@@ -31,9 +39,15 @@ type Proxy struct {
 // maxBody is more than any call of the shop sends.
 const maxBody = 1 << 20
 
+var aRoom = regexp.MustCompile(`^/api/v1/rooms/[0-9]+`)
+
 // NewProxy returns a proxy for the servers at addrs, which may change.
 func NewProxy(addrs func() []string) *Proxy {
-	p := &Proxy{addrs: addrs, transport: &http.Transport{
+	rooms, err := hashring.New(nil, hashring.Options{})
+	if err != nil {
+		panic(err) // the defaults are right
+	}
+	p := &Proxy{addrs: addrs, rooms: rooms, transport: &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: time.Second}).DialContext,
 		MaxIdleConnsPerHost: 256,
 		IdleConnTimeout:     30 * time.Second, // less than the servers'
@@ -85,14 +99,25 @@ func (p *Proxy) Look(ctx context.Context) {
 		wg.Go(func() { ready[i] = p.ask(ctx, addr) })
 	}
 	wg.Wait()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ready = p.ready[:0]
+	var now []string
 	for i, addr := range addrs {
 		if ready[i] {
-			p.ready = append(p.ready, addr)
+			now = append(now, addr)
 		}
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var came []hashring.Node
+	for _, addr := range now {
+		if !slices.Contains(p.ready, addr) {
+			came = append(came, hashring.Node{ID: addr})
+		}
+	}
+	left := slices.DeleteFunc(p.ready, func(addr string) bool { return slices.Contains(now, addr) })
+	if len(came)+len(left) > 0 {
+		_ = p.rooms.Update(came, left) // what an address may not be for a ring, no server listens at
+	}
+	p.ready = now
 }
 
 func (p *Proxy) ask(ctx context.Context, addr string) bool {
@@ -123,7 +148,7 @@ func (p *Proxy) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	tried := []string{}
 	for {
-		addr := p.pick(tried)
+		addr, done := p.pick(r, tried)
 		if addr == "" {
 			return nil, errors.Join(errors.New("demo: no server is ready"), err)
 		}
@@ -133,8 +158,9 @@ func (p *Proxy) RoundTrip(r *http.Request) (*http.Response, error) {
 		if body != nil {
 			out.Body = io.NopCloser(bytes.NewReader(body))
 		}
-		var res *http.Response
-		if res, err = p.transport.RoundTrip(out); err == nil {
+		res, failed := p.transport.RoundTrip(out)
+		done()
+		if err = failed; err == nil {
 			return res, nil
 		}
 		dial := new(net.OpError)
@@ -158,15 +184,20 @@ func keep(r *http.Request) ([]byte, error) {
 	return body, err
 }
 
-// pick returns the next server that is ready and was not tried.
-func (p *Proxy) pick(tried []string) string {
+// pick returns a server that was not tried, and what to call when it has answered.
+func (p *Proxy) pick(r *http.Request, tried []string) (addr string, done func()) {
+	if room := aRoom.FindString(r.URL.Path); room != "" && len(tried) == 0 {
+		if node, done, ok := p.rooms.Acquire(room); ok {
+			return node.ID, done
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for range p.ready {
 		p.next++
 		if addr := p.ready[p.next%len(p.ready)]; !slices.Contains(tried, addr) {
-			return addr
+			return addr, func() {}
 		}
 	}
-	return ""
+	return "", nil
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -92,6 +93,44 @@ func TestProxySpreads(t *testing.T) {
 	}
 	wg.Wait()
 	require.Equal(t, []int64{30, 30, 30}, []int64{a.calls.Load(), b.calls.Load(), c.calls.Load()})
+}
+
+// Calls about a room meet in one server, as long as it has no more to do than others.
+func TestProxyKeepsRoomsTogether(t *testing.T) {
+	backends := []*backend{newBackend(t), newBackend(t), newBackend(t)}
+	p, front := proxied(t, backends...)
+	counts := func() (n []int64) {
+		for _, b := range backends {
+			n = append(n, b.calls.Swap(0))
+		}
+		slices.Sort(n)
+		return n
+	}
+	for range 30 {
+		post(t, front.URL+"/api/v1/rooms/7/like", "")
+	}
+	require.Equal(t, []int64{0, 0, 30}, counts())
+	for room := range 300 {
+		post(t, front.URL+fmt.Sprintf("/api/v1/rooms/%d", room), "")
+	}
+	require.Greater(t, counts()[0], int64(50), "rooms are spread")
+
+	// Thirty at a time: nobody has more than a quarter above the average.
+	var dones []func()
+	at := map[string]int{}
+	for range 30 {
+		r := httptest.NewRequest("GET", "/api/v1/rooms/7", http.NoBody)
+		addr, done := p.pick(r, nil)
+		dones = append(dones, done)
+		at[addr]++
+	}
+	for addr, n := range at {
+		require.LessOrEqual(t, n, 13, addr)
+	}
+	require.Len(t, at, 3)
+	for _, done := range dones {
+		done()
+	}
 }
 
 // A server that is gone costs nobody an answer, whatever was asked.
