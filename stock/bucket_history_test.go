@@ -192,7 +192,7 @@ func TestHistoryOfBuckets(t *testing.T) {
 		client := func(f *redistest.Faults) redis.UniversalClient {
 			return c.Client(f.ClusterOptions, func(o *redis.ClusterOptions) { o.ReadTimeout = 50 * time.Millisecond })
 		}
-		t.Run("1", func(t *testing.T) { historyWithFaults(t, newHistory(s, max(ops, 4000)), c.Client(), client) })
+		t.Run("1", func(t *testing.T) { historyWithFaults(t, newHistory(s, max(ops, 10_000)), c.Client(), client) })
 		for buckets := 2; buckets <= 6; buckets++ {
 			t.Run(strconv.Itoa(buckets), func(t *testing.T) {
 				historyOfBuckets(t, bucketHistory(s, ops, buckets), c.Client(), client)
