@@ -30,7 +30,8 @@ func forkedBuckets(t testing.TB, a *Activity) *rack {
 	run, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- a.RunJournal(run, sink) }()
-	for !sink.sunk(t, a) {
+	for n := 0; !sink.sunk(t, a); n++ {
+		require.Less(t, n, 4000, "the sink never has it all")
 		sleep(ctx, 5*time.Millisecond)
 	}
 	stop()
