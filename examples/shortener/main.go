@@ -19,13 +19,16 @@ import (
 	"github.com/spillway-go/spillway/shorturl"
 )
 
+// Two connections may write at the same time: an id range and a link.
+const pragmas = "?_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)"
+
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8080", "where to listen")
 	file := flag.String("db", "links.db", "the SQLite file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	db, err := sql.Open("sqlite", "file:"+*file+"?_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)")
+	db, err := sql.Open("sqlite", "file:"+*file+pragmas)
 	if err != nil {
 		log.Fatal(err)
 	}

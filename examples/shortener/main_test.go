@@ -17,7 +17,7 @@ func TestShortener(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "links.db")
 	codes := map[string]bool{}
 	for range 3 {
-		db, err := sql.Open("sqlite", "file:"+file)
+		db, err := sql.Open("sqlite", "file:"+file+pragmas)
 		require.NoError(t, err)
 		h, err := shortener(t.Context(), db, "key", "token")
 		require.NoError(t, err)
