@@ -54,7 +54,7 @@ func TestCostPerCall(t *testing.T) {
 func TestACL(t *testing.T) {
 	_, rdb := redistest.Limited(t)
 	ctx, d := t.Context(), newDB("1", "ann", "2", "bob")
-	c := open(t, rdb, d, Options{NullTTL: -1})
+	c := open(t, rdb, d, Options{NotFoundTTL: -1})
 	connected(t, c)
 	require.Equal(t, "ann", get(t, c, "1"))
 	require.NoError(t, c.Set(ctx, "1", "anna"))

@@ -93,7 +93,7 @@ func TestACL(t *testing.T) {
 	_, rdb := redistest.Limited(t)
 	q := open(t, rdb, Options{MaxAttempts: 2})
 	ctx := t.Context()
-	s := newSeen()
+	s, renewed := newSeen(), make(chan struct{})
 	work(t, q, func(ctx context.Context, d *Delivery) error {
 		s.note(d)
 		if _, err := d.Once(ctx, "mail"); err != nil {
@@ -101,7 +101,7 @@ func TestACL(t *testing.T) {
 		}
 		switch {
 		case d.ID == "long":
-			time.Sleep(time.Second) // renewals of its lease
+			<-renewed
 		case d.ID == "snoozed" && d.Attempt == 1 && s.count(d.ID) == 1:
 			return Snooze(time.Millisecond)
 		case d.ID == "dies":
@@ -118,11 +118,19 @@ func TestACL(t *testing.T) {
 	}
 	require.NoError(t, q.Reschedule(ctx, "moved", time.Now()))
 	require.NoError(t, q.Cancel(ctx, "cancelled"))
+	eventually(t, "starts", func() bool { return s.count("long") == 1 })
+	first, err := q.Get(ctx, "long")
+	require.NoError(t, err)
+	eventually(t, "its lease is renewed", func() bool {
+		i, err := q.Get(ctx, "long")
+		return err == nil && i.Lease.After(first.Lease)
+	})
+	close(renewed)
 	for _, id := range []string{"long", "snoozed", "unique", "moved"} {
 		eventually(t, id, func() bool { return state(t, q, id) == Finished })
 	}
 	eventually(t, "dead", func() bool { return state(t, q, "dies") == Dead })
-	_, _, err := q.Dead(ctx, "", 10)
+	_, _, err = q.Dead(ctx, "", 10)
 	require.NoError(t, err)
 	_, err = q.Redrive(ctx, "dies")
 	require.NoError(t, err)
