@@ -117,12 +117,14 @@ func (s *Sale) begin(ctx context.Context, uid, id, room int64) (payment, error) 
 	switch {
 	case errors.Is(err, stock.ErrNotFound):
 		return p, errNoOrder
-	case errors.Is(err, stock.ErrExpired):
-		return p, errOver
+	case errors.Is(err, stock.ErrExpired), err == nil && res.State != stock.Reserved:
+		// Another click may have begun since, and be through.
+		if p, err = s.payment(ctx, id); errors.Is(err, sql.ErrNoRows) {
+			err = errOver
+		}
+		return p, err
 	case err != nil:
 		return p, err
-	case res.State != stock.Reserved:
-		return p, errOver
 	}
 	all, err := s.goods(ctx, room)
 	if err != nil {
