@@ -32,6 +32,23 @@ func (sh *shop) coupon(t testing.TB, uid int64) string {
 	return name
 }
 
+// payEither pays with a coupon, if the user has one: every third does.
+func (sh *shop) payEither(ctx context.Context, uid, id int64) (Receipt, error) {
+	if uid%3 > 0 {
+		return sh.Pay(ctx, uid, id)
+	}
+	env, name := sh.Sale.env, fmt.Sprint("crowd-", uid)
+	_, err := env.DB.ExecContext(ctx, env.InsertNew("coupons", "coupon", "uid", "off_fen", "min_fen", "expires_ms", "used_ms"), name, uid, 30, 100, int64(1)<<50, 0)
+	if err != nil {
+		return Receipt{}, err
+	}
+	r, err := sh.PayWith(ctx, uid, id, name)
+	if e := new(api.Error); errors.As(err, &e) && e.Code == "coupon_used" { // for an order before
+		return sh.Pay(ctx, uid, id)
+	}
+	return r, err
+}
+
 // has returns the names of the coupons that a user may use.
 func (sh *shop) has(t testing.TB, uid int64) []string {
 	t.Helper()
