@@ -254,7 +254,7 @@ func breaks(t *testing.T, want string, do func(t *testing.T, s *shop)) {
 	require.Empty(t, look())
 	do(t, s)
 	var wrong []string
-	require.Eventually(t, func() bool { wrong = look(); return len(wrong) > 0 }, 20*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { wrong = look(); return len(wrong) > 0 }, time.Minute, 20*time.Millisecond)
 	t.Log(wrong)
 }
 
