@@ -26,10 +26,11 @@ var Packages = []int64{600, 3000, 9800, 29800, 64800, 1_000_000}
 type Accounts struct {
 	Wallet *Wallet
 
-	env   *infra.Env
-	ids   *idgen.Segment
-	names *cache.Cache[int64, string]
-	texts *ratelimit.Limiter // messages to a phone, in the whole fleet
+	env     *infra.Env
+	ids     *idgen.Segment
+	names   *cache.Cache[int64, string]
+	texts   *ratelimit.Limiter // messages to a phone, in the whole fleet
+	welcome []func(ctx context.Context, tx *sql.Tx, uid int64) error
 }
 
 // New returns the accounts of the service.
@@ -64,6 +65,12 @@ func (a *Accounts) Routes(m *api.Mux) {
 	m.User("POST /logout", a.logout)
 	m.User("GET /me", a.me)
 	m.User("POST /recharge", a.recharge)
+}
+
+// OnRegister registers f to be called in the transaction that makes a user, which its
+// error undoes. It is called while the server is put together.
+func (a *Accounts) OnRegister(f func(ctx context.Context, tx *sql.Tx, uid int64) error) {
+	a.welcome = append(a.welcome, f)
 }
 
 // Name returns what others see of a user.
@@ -151,6 +158,11 @@ func (a *Accounts) register(ctx context.Context, phone string) (out Login, err e
 			return nil
 		}
 		_, err = tx.ExecContext(ctx, "INSERT INTO wallets (uid, fen, version) VALUES (?, 0, 0)", uid)
+		for _, f := range a.welcome {
+			if err == nil {
+				err = f(ctx, tx, uid)
+			}
+		}
 		return err
 	})
 	return out, err

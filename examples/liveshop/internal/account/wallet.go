@@ -69,49 +69,94 @@ func (w *Wallet) OnChange(f func(ctx context.Context, uid, fen int64)) {
 //
 // Kinds are recharge, order, refund, gift, packet, prepare.
 func (w *Wallet) Pay(ctx context.Context, from, to, fen int64, kind, ref string) (balance int64, err error) {
-	if fen < 1 || from == to || len(kind) > 16 || len(ref) > 80 {
-		return 0, fmt.Errorf("account: %s %q of %d fen from %d to %d is no payment", kind, ref, fen, from, to)
-	}
 	p := payment{from: from, to: to, fen: fen, kind: kind, ref: ref}
+	if err := p.valid(); err != nil {
+		return 0, err
+	}
+	err = w.pay(ctx, &p)
+	return p.after[0], err
+}
+
+// PayWithin is Pay of an amount that is decided within the transaction, by decide: what
+// that writes is committed with the booking, or not at all. It may be called more than
+// once, and is not called if the payment was booked before, whose amount is then
+// returned. After an error of decide nothing is booked.
+func (w *Wallet) PayWithin(ctx context.Context, from, to int64, kind, ref string,
+	decide func(context.Context, *sql.Tx) (fen int64, err error),
+) (fen, balance int64, err error) {
+	p := payment{from: from, to: to, kind: kind, ref: ref, decide: decide}
+	err = w.pay(ctx, &p)
+	return p.fen, p.after[0], err
+}
+
+// pay fills in what was moved, and the balances after it.
+func (w *Wallet) pay(ctx context.Context, p *payment) (err error) {
 	for range 3 {
-		err = w.env.Tx(ctx, func(tx *sql.Tx) error { return w.book(ctx, tx, &p) })
+		err = w.env.Tx(ctx, func(tx *sql.Tx) error { return w.book(ctx, tx, p) })
 		if !errors.Is(err, errTwice) {
 			break
 		}
 	}
 	if err != nil {
 		if !errors.Is(err, ErrPoor) && !errors.Is(err, ErrConflict) {
-			w.forget(ctx, &p) // it may have been booked all the same
+			w.forget(ctx, p) // it may have been booked all the same
 		}
-		return 0, fmt.Errorf("%s %s: %w", kind, ref, err)
+		p.after = [2]int64{}
+		return fmt.Errorf("%s %s: %w", p.kind, p.ref, err)
 	}
 	if !p.replayed {
-		w.forget(ctx, &p)
-		w.tell(ctx, &p)
+		w.forget(ctx, p)
+		w.tell(ctx, p)
 	}
-	return p.after[0], nil
+	return nil
 }
 
 type payment struct {
 	from, to, fen int64
 	kind, ref     string
-	after         [2]int64 // balances
+	decide        func(context.Context, *sql.Tx) (int64, error) // nil: fen is known
+	after         [2]int64                                      // balances
 	replayed      bool
 }
 
-// book is the transaction of Pay.
+func (p *payment) valid() error {
+	if p.fen < 1 || p.from == p.to || len(p.kind) > 16 || len(p.ref) > 80 {
+		return fmt.Errorf("account: %s %q of %d fen from %d to %d is no payment", p.kind, p.ref, p.fen, p.from, p.to)
+	}
+	return nil
+}
+
+// booked returns what the payment moved and left when it was booked; sql.ErrNoRows if
+// it was not.
+func (p *payment) booked(ctx context.Context, tx *sql.Tx) (fen, balance int64, err error) {
+	err = tx.QueryRowContext(ctx, "SELECT -fen, balance FROM wallet_log WHERE kind = ? AND ref = ? AND uid = ?", p.kind, p.ref, p.from).
+		Scan(&fen, &balance)
+	return fen, balance, err
+}
+
+// book is the transaction of a payment.
 func (w *Wallet) book(ctx context.Context, tx *sql.Tx, p *payment) error {
-	var moved int64
-	err := tx.QueryRowContext(ctx, "SELECT fen, balance FROM wallet_log WHERE kind = ? AND ref = ? AND uid = ?", p.kind, p.ref, p.from).
-		Scan(&moved, &p.after[0])
+	moved, balance, err := p.booked(ctx, tx)
 	switch {
-	case err == nil && moved != -p.fen:
+	case err == nil && p.decide == nil && moved != p.fen:
 		return ErrConflict
 	case err == nil:
-		p.replayed = true
+		p.fen, p.after[0], p.replayed = moved, balance, true
 		return nil
 	case !errors.Is(err, sql.ErrNoRows):
 		return err
+	}
+	if p.decide != nil {
+		if p.fen, err = p.decide(ctx, tx); err != nil {
+			// Perhaps because the same payment was just booked, and took what decide wanted.
+			if _, _, again := p.booked(ctx, tx); again == nil {
+				return errTwice
+			}
+			return err
+		}
+		if err := p.valid(); err != nil {
+			return err
+		}
 	}
 	// In the order of their ids: two who pay each other would wait for each other.
 	sides := [2]struct{ uid, fen int64 }{{p.from, -p.fen}, {p.to, p.fen}}

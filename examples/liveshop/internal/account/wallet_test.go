@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
+	"github.com/spillway-go/spillway/idgen"
 )
 
 func TestMain(m *testing.M) { shoptest.Main(m) }
@@ -90,6 +92,95 @@ func TestPay(t *testing.T) {
 		}
 		require.Equal(t, [][2]int64{{anna, 1000}, {anna, 700}, {bert, 300}, {anna, 0}}, told)
 	})
+}
+
+// What is written while an amount is decided is booked with it, or not at all.
+func TestPayWithin(t *testing.T) {
+	shoptest.Each(t, func(t *testing.T, env *infra.Env) {
+		a, uids := accounts(t, env, 1)
+		ctx, anna, w := t.Context(), uids[0], a.Wallet
+		_, err := w.Pay(ctx, Outside, anna, 1000, "recharge", "1")
+		require.NoError(t, err)
+		// What decide writes is another user's name.
+		_, err = env.DB.Exec("INSERT INTO users (uid, phone, name, created_ms) VALUES (77, 'x', '', 0)")
+		require.NoError(t, err)
+		name := func() (name string) {
+			require.NoError(t, env.DB.QueryRow("SELECT name FROM users WHERE uid = 77").Scan(&name))
+			return name
+		}
+		called := 0
+		write := func(text string, fen int64, end error) func(context.Context, *sql.Tx) (int64, error) {
+			return func(ctx context.Context, tx *sql.Tx) (int64, error) {
+				called++
+				_, err := tx.ExecContext(ctx, "UPDATE users SET name = ? WHERE uid = 77", text)
+				return fen, errors.Join(err, end)
+			}
+		}
+		no := errors.New("no")
+		for _, c := range []struct {
+			fen  int64
+			end  error
+			want error
+		}{{100, no, no}, {1001, nil, ErrPoor}, {0, nil, nil}, {-5, nil, nil}} {
+			_, _, err := w.PayWithin(ctx, anna, Platform, "order", "1", write("lost", c.fen, c.end))
+			require.Error(t, err)
+			if c.want != nil {
+				require.ErrorIs(t, err, c.want)
+			}
+			require.Empty(t, name())
+			addsUp(t, env)
+		}
+		fen, left, err := w.PayWithin(ctx, anna, Platform, "order", "1", write("kept", 300, nil))
+		require.NoError(t, err)
+		require.Equal(t, []int64{300, 700}, []int64{fen, left})
+		called = 0
+		fen, left, err = w.PayWithin(ctx, anna, Platform, "order", "1", write("again", 400, no))
+		require.NoError(t, err)
+		require.Equal(t, []int64{300, 700}, []int64{fen, left})
+		require.Zero(t, called)
+		require.Equal(t, "kept", name())
+		addsUp(t, env)
+
+		// Booked by another one while it was decided, whatever decide makes of that.
+		for i, end := range []error{nil, no} {
+			ref := fmt.Sprint("race ", i)
+			fen, _, err = w.PayWithin(ctx, anna, Platform, "order", ref, func(ctx context.Context, tx *sql.Tx) (int64, error) {
+				if env.Dialect == idgen.MySQL {
+					_, err := w.Pay(ctx, anna, Platform, 50, "order", ref)
+					return 60, errors.Join(err, end)
+				}
+				return 50, nil // SQLite lets nobody in between
+			})
+			require.NoError(t, err)
+			require.Equal(t, int64(50), fen)
+		}
+		require.Equal(t, "kept", name())
+		addsUp(t, env)
+	})
+}
+
+// A new user's welcome is part of the registration.
+func TestOnRegister(t *testing.T) {
+	env := shoptest.Env(t)
+	a, _ := accounts(t, env, 0)
+	var welcomed []int64
+	no := errors.New("no")
+	a.OnRegister(func(_ context.Context, _ *sql.Tx, uid int64) error {
+		welcomed = append(welcomed, uid)
+		return no
+	})
+	_, err := a.register(t.Context(), "13800000001")
+	require.ErrorIs(t, err, no)
+	var users int
+	require.NoError(t, env.DB.QueryRow("SELECT COUNT(*) FROM users").Scan(&users))
+	require.Zero(t, users)
+	no = nil
+	for range 2 {
+		who, err := a.register(t.Context(), "13800000001")
+		require.NoError(t, err)
+		require.Len(t, welcomed, 2)
+		require.Equal(t, who.UID, welcomed[1])
+	}
 }
 
 // Many pay each other at once, each payment asked for twice at the same time.

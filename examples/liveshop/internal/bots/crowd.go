@@ -190,17 +190,16 @@ func (c *Crowd) buy(ctx context.Context, i int, first bool) (again bool) {
 		c.left.Add(1)
 		return false // leaves without a word
 	}
-	return c.pay(ctx, me, order)
+	return c.pay(ctx, me, order, i%3 == 0)
 }
 
-func (c *Crowd) pay(ctx context.Context, me *client.Client, order placed) (again bool) {
+func (c *Crowd) pay(ctx context.Context, me *client.Client, order placed, saves bool) (again bool) {
 	recharge := map[string]any{"fen": 1_000_000, "key": fmt.Sprint(order.OrderID)}
 	if err := me.Sure(ctx, "POST /recharge", recharge, nil); err != nil {
 		return c.fault(ctx, "recharge", err)
 	}
 	var receipt struct{ State string }
-	err := me.Sure(ctx, fmt.Sprintf("POST /orders/%d/pay", order.OrderID), nil, &receipt)
-	if err != nil {
+	if err := payOrder(ctx, me, order.OrderID, saves, &receipt); err != nil {
 		return c.fault(ctx, "pay", err)
 	}
 	if receipt.State != "paid" {

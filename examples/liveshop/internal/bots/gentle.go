@@ -180,7 +180,8 @@ func (g *Gentle) shop(ctx context.Context, me *client.Client, stage *Stage) erro
 	if !sleep(ctx, 2*time.Second+mrand.N(5*time.Second)) {
 		return ctx.Err()
 	}
-	return solvent(ctx, me, func() error { return me.Sure(ctx, fmt.Sprintf("POST /orders/%d/pay", order.OrderID), nil, nil) })
+	saves := mrand.IntN(3) == 0
+	return solvent(ctx, me, func() error { return payOrder(ctx, me, order.OrderID, saves, nil) })
 }
 
 // grab takes a packet when the rain begins.

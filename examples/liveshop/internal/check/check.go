@@ -41,6 +41,7 @@ var invariants = []invariant{
 	{"SQL is as Redis", sqlIsRedis},
 	{"money adds up", moneyAddsUp},
 	{"what is paid for is sold", paidIsSold},
+	{"coupons are spent once", couponsSpentOnce},
 	{"packets add up", rain.Check},
 	{"one win a PK", pk.Check},
 	{"frames add up", im.Check},

@@ -48,12 +48,14 @@ func moneyAddsUp(ctx context.Context, env *infra.Env) (wrong []string, detail st
 type orderMoney struct {
 	state, payment   string
 	price, begun     int64
+	off, due         int64 // by the coupon; by the payment
 	charged, repaid  int64
 	charges, refunds int
 }
 
 // paidIsSold: who was charged for an order has it, or was refunded, or the payment is on
-// its way to one of the two; who has an order was charged its price, once.
+// its way to one of the two; who has an order was charged its price, less its coupon,
+// once.
 func paidIsSold(ctx context.Context, env *infra.Env) (wrong []string, detail string, err error) {
 	now, err := redisTime(ctx, env)
 	if err != nil {
@@ -69,8 +71,10 @@ func paidIsSold(ctx context.Context, env *infra.Env) (wrong []string, detail str
 		switch {
 		case m.charges > 1 || m.refunds > 1 || m.repaid > m.charged:
 			wrong = append(wrong, fmt.Sprintf("order %s was charged %d times and refunded %d times", id, m.charges, m.refunds))
-		case m.state == "paid" && net != m.price:
-			wrong = append(wrong, fmt.Sprintf("order %s costs %d, and %d were paid", id, m.price, net))
+		case m.charges > 0 && m.payment != "" && m.charged != m.due:
+			wrong = append(wrong, fmt.Sprintf("order %s was charged %d, and its payment is of %d", id, m.charged, m.due))
+		case m.state == "paid" && net != m.price-m.off:
+			wrong = append(wrong, fmt.Sprintf("order %s costs %d, less %d by coupon, and %d were paid", id, m.price, m.off, net))
 		case m.state != "paid" && net != 0 && m.payment != "begun":
 			wrong = append(wrong, fmt.Sprintf("%d were paid for order %q, which is %q", net, id, m.state))
 		case m.charges > 0 && m.payment == "begun" && now-m.begun > overdue+60_000:
@@ -111,13 +115,13 @@ func moneyOfOrders(ctx context.Context, env *infra.Env) (map[string]*orderMoney,
 		return nil
 	}, "SELECT kind, ref, fen FROM wallet_log WHERE kind IN ('order', 'refund') AND uid > 0")
 	err2 := query(ctx, env, func(scan func(...any) error) error {
-		var id, begun int64
+		var id, fen, begun int64
 		var state string
-		err := scan(&id, &state, &begun)
+		err := scan(&id, &state, &fen, &begun)
 		m := of(strconv.FormatInt(id, 10))
-		m.payment, m.begun = state, begun
+		m.payment, m.due, m.begun = state, fen, begun
 		return err
-	}, "SELECT order_id, state, begun_ms FROM payments")
+	}, "SELECT order_id, state, fen, begun_ms FROM payments")
 	err3 := query(ctx, env, func(scan func(...any) error) error {
 		var id, fen int64
 		var state string
@@ -126,5 +130,11 @@ func moneyOfOrders(ctx context.Context, env *infra.Env) (map[string]*orderMoney,
 		m.state, m.price = state, fen
 		return err
 	}, "SELECT order_id, state, fen FROM orders")
-	return all, errors.Join(err1, err2, err3)
+	err4 := query(ctx, env, func(scan func(...any) error) error {
+		var id, off int64
+		err := scan(&id, &off)
+		of(strconv.FormatInt(id, 10)).off = off
+		return err
+	}, "SELECT order_id, off_fen FROM coupons WHERE order_id IS NOT NULL")
+	return all, errors.Join(err1, err2, err3, err4)
 }

@@ -99,7 +99,7 @@ func (c *crowd) buy(ctx context.Context, uid int64, forgets bool) error {
 	if forgets {
 		return nil
 	}
-	r, err := sure(ctx, func() (Receipt, error) { return sh.Pay(ctx, uid, id) })
+	r, err := sure(ctx, func() (Receipt, error) { return sh.payEither(ctx, uid, id) })
 	if err == nil && r.State == Paid {
 		c.mu.Lock()
 		defer c.mu.Unlock()

@@ -12,6 +12,8 @@
 // later, and is brought to one of two ends: the ledger has the confirm, or the money
 // went back. An order is never given away unpaid, and never paid for twice.
 //
+// A coupon lessens the charge in its own transaction, and comes back with the refund.
+//
 // A room's sale is open, then closing until its last order has met its end and SQL has
 // everything, then ended: its figures are final, what was not sold is the host's again,
 // and an hour later it is dropped from Redis.

@@ -23,18 +23,19 @@ type Order struct {
 	State   string   `json:"state"`
 	Items   []Priced `json:"items"`
 	Fen     int64    `json:"fen"`
+	Off     int64    `json:"off,omitempty"` // of fen, what a coupon paid for
 	Created int64    `json:"created_ms,omitempty"`
 	Expires int64    `json:"expires_at,omitempty"` // ms
 	PaidAt  int64    `json:"paid_ms,omitempty"`
 }
 
-const orderColumns = `SELECT o.order_id, o.room, o.items, o.fen, o.created_ms, o.expires_ms, o.paid_ms,
+const orderColumns = `SELECT o.order_id, o.room, o.items, o.fen, o.fen - COALESCE(p.fen, o.fen), o.created_ms, o.expires_ms, o.paid_ms,
 	CASE WHEN p.state = 'refunded' THEN 'refunded' ELSE o.state END
 	FROM orders o LEFT JOIN payments p ON p.order_id = o.order_id `
 
 func scanOrder(scan func(...any) error) (o Order, err error) {
 	var items string
-	if err = scan(&o.OrderID, &o.Room, &items, &o.Fen, &o.Created, &o.Expires, &o.PaidAt, &o.State); err == nil {
+	if err = scan(&o.OrderID, &o.Room, &items, &o.Fen, &o.Off, &o.Created, &o.Expires, &o.PaidAt, &o.State); err == nil {
 		err = json.Unmarshal([]byte(items), &o.Items)
 	}
 	return o, err
@@ -80,6 +81,11 @@ func (s *Sale) Order(ctx context.Context, uid, id int64) (Order, error) {
 		}
 		o.OrderID, o.Room = id, room
 		o.Items, o.Fen = price(linesOf(res.Items), all)
+		if p, err = s.payment(ctx, id); err == nil {
+			o.Off = o.Fen - p.fen
+		} else if !errors.Is(err, sql.ErrNoRows) {
+			return o, err
+		}
 		if !res.Expires.IsZero() {
 			o.Expires = res.Expires.UnixMilli()
 		}

@@ -2,6 +2,7 @@ package sale
 
 import (
 	"context"
+	"database/sql"
 	"sync"
 	"testing"
 	"time"
@@ -159,10 +160,10 @@ type slowWallet struct {
 	after func(kind string)
 }
 
-func (w slowWallet) Pay(ctx context.Context, from, to, fen int64, kind, ref string) (int64, error) {
-	balance, err := w.Wallet.Pay(ctx, from, to, fen, kind, ref)
+func (w slowWallet) PayWithin(ctx context.Context, from, to int64, kind, ref string, decide func(context.Context, *sql.Tx) (int64, error)) (int64, int64, error) {
+	fen, balance, err := w.Wallet.PayWithin(ctx, from, to, kind, ref, decide)
 	w.after(kind)
-	return balance, err
+	return fen, balance, err
 }
 
 // The money comes when the order is over.

@@ -32,6 +32,8 @@ const (
 	voidAfter = time.Hour
 )
 
+// A payment is a row of payments. Its fen are the order's price until it is charged,
+// and then what was charged.
 type payment struct {
 	order, uid, room, fen int64
 	state                 string
@@ -44,17 +46,23 @@ func (p payment) stockRef() stock.Ref {
 	return stock.Ref{ID: p.ref(), User: strconv.FormatInt(p.uid, 10)}
 }
 
-// A Receipt is the answer to Pay.
+// A Receipt is the answer to Pay and PayWith.
 type Receipt struct {
 	OrderID int64  `json:"order_id"`
 	State   string `json:"state"`
-	Fen     int64  `json:"fen"`
+	Fen     int64  `json:"fen"` // what was charged
 	Balance int64  `json:"balance"`
 }
 
-// Pay pays for an order. A payment that comes too late is refunded, and the answer
-// says so. Again, it is not charged twice.
+// Pay pays for an order, in full. A payment that comes too late is refunded, and the
+// answer says so. Again, it is not charged twice: the answer is the first one, also if
+// that was to PayWith.
 func (s *Sale) Pay(ctx context.Context, uid, id int64) (Receipt, error) {
+	return s.pay(ctx, uid, id, func(_ context.Context, _ *sql.Tx, p payment) (int64, error) { return p.fen, nil })
+}
+
+// pay charges what cost says, which is called in the transaction of the charge.
+func (s *Sale) pay(ctx context.Context, uid, id int64, cost func(context.Context, *sql.Tx, payment) (fen int64, err error)) (Receipt, error) {
 	owner, room, err := s.whose(ctx, id)
 	if err == nil && owner != uid {
 		err = errNoOrder
@@ -75,7 +83,9 @@ func (s *Sale) Pay(ctx context.Context, uid, id int64) (Receipt, error) {
 		r.Balance, err = s.wallet.Balance(ctx, uid)
 		return r, err
 	}
-	r.Balance, err = s.wallet.Pay(ctx, uid, account.Platform, p.fen, "order", p.ref())
+	r.Fen, r.Balance, err = s.wallet.PayWithin(ctx, uid, account.Platform, "order", p.ref(), func(ctx context.Context, tx *sql.Tx) (int64, error) {
+		return cost(ctx, tx, p)
+	})
 	if errors.Is(err, account.ErrPoor) {
 		return r, &api.Error{Status: http.StatusPaymentRequired, Code: "poor", Msg: "the balance does not suffice"}
 	}
@@ -107,12 +117,14 @@ func (s *Sale) begin(ctx context.Context, uid, id, room int64) (payment, error) 
 	switch {
 	case errors.Is(err, stock.ErrNotFound):
 		return p, errNoOrder
-	case errors.Is(err, stock.ErrExpired):
-		return p, errOver
+	case errors.Is(err, stock.ErrExpired), err == nil && res.State != stock.Reserved:
+		// Another click may have begun since, and be through.
+		if p, err = s.payment(ctx, id); errors.Is(err, sql.ErrNoRows) {
+			err = errOver
+		}
+		return p, err
 	case err != nil:
 		return p, err
-	case res.State != stock.Reserved:
-		return p, errOver
 	}
 	all, err := s.goods(ctx, room)
 	if err != nil {
@@ -171,7 +183,14 @@ func (s *Sale) refund(ctx context.Context, p payment) error {
 	if state, err := s.ledgerState(ctx, p); err != nil || state == Paid {
 		return errors.Join(err, s.mark(ctx, p, paymentTaken))
 	}
-	if _, err := s.wallet.Pay(ctx, account.Platform, p.uid, p.fen, "refund", p.ref()); err != nil {
+	_, _, err := s.wallet.PayWithin(ctx, account.Platform, p.uid, "refund", p.ref(), func(ctx context.Context, tx *sql.Tx) (fen int64, err error) {
+		// What was charged: p may have been read before a coupon made it less.
+		if fen, err = charged(ctx, tx, p); err != nil {
+			return 0, err
+		}
+		return fen, returnCoupon(ctx, tx, p.order)
+	})
+	if err != nil {
 		return err
 	}
 	if err := s.mark(ctx, p, paymentRefunded); err != nil {
@@ -181,6 +200,18 @@ func (s *Sale) refund(ctx context.Context, p payment) error {
 		s.troubled(ctx, "tell", p.room, err)
 	}
 	return nil
+}
+
+// charged returns what a payment took from the wallet; 0 if nothing, yet.
+func charged(ctx context.Context, db interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}, p payment,
+) (fen int64, err error) {
+	err = db.QueryRowContext(ctx, "SELECT -fen FROM wallet_log WHERE kind = 'order' AND ref = ? AND uid = ?", p.ref(), p.uid).Scan(&fen)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return fen, err
 }
 
 // ledgerState returns where the ledger has an order; empty if nowhere.
@@ -233,14 +264,13 @@ func (s *Sale) begunPayments(ctx context.Context) (open []payment, err error) {
 }
 
 func (s *Sale) lookAfter(ctx context.Context, p payment) error {
-	var charged int64
-	err := s.env.DB.QueryRowContext(ctx, "SELECT COUNT(*) FROM wallet_log WHERE kind = 'order' AND ref = ? AND uid = ?", p.ref(), p.uid).Scan(&charged)
+	fen, err := charged(ctx, s.env.DB, p)
 	switch {
 	case err != nil:
 		return err
-	case charged == 0 && s.now()-p.begun > voidAfter.Milliseconds()+s.opts.Hold.Milliseconds():
+	case fen == 0 && s.now()-p.begun > voidAfter.Milliseconds()+s.opts.Hold.Milliseconds():
 		return s.mark(ctx, p, paymentVoid)
-	case charged == 0:
+	case fen == 0:
 		return nil // the buyer was too poor, or is just paying
 	}
 	if state, err := s.ledgerState(ctx, p); err != nil || state == Paid {

@@ -77,8 +77,20 @@ func (s *Sale) Routes(m *api.Mux) {
 		return s.Place(r.Context(), r.UID, in.OrderID, in.Room, in.Items)
 	})
 	m.User("POST /orders/{id}/pay", inID(func(r *api.Request, id int64) (any, error) {
-		return s.Pay(r.Context(), r.UID, id)
+		var in struct {
+			Coupon string `json:"coupon"`
+		}
+		if r.ContentLength != 0 { // who has no coupon need not say so
+			if err := r.Decode(&in); err != nil {
+				return nil, err
+			}
+		}
+		if in.Coupon == "" {
+			return s.Pay(r.Context(), r.UID, id)
+		}
+		return s.PayWith(r.Context(), r.UID, id, in.Coupon)
 	}))
+	m.User("GET /coupons", func(r *api.Request) (any, error) { return s.Coupons(r.Context(), r.UID) })
 	m.User("GET /orders/{id}", inID(func(r *api.Request, id int64) (any, error) {
 		return s.Order(r.Context(), r.UID, id)
 	}))

@@ -3,6 +3,7 @@ package sale
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"sync"
@@ -20,7 +21,10 @@ import (
 
 // A Wallet moves money; account.Wallet is one.
 type Wallet interface {
-	Pay(ctx context.Context, from, to, fen int64, kind, ref string) (balance int64, err error)
+	// PayWithin moves what decide says, in one transaction with what decide writes. Booked
+	// before, it returns what was moved then.
+	PayWithin(ctx context.Context, from, to int64, kind, ref string,
+		decide func(context.Context, *sql.Tx) (fen int64, err error)) (fen, balance int64, err error)
 	Balance(ctx context.Context, uid int64) (fen int64, err error)
 }
 

@@ -23,6 +23,8 @@ func TestEverywhere(t *testing.T) {
 		t.Run("products", func(t *testing.T) { products(t, sh) })
 		t.Run("figures and repairs", func(t *testing.T) { figuresAndRepairs(t, sh) })
 		t.Run("stock elsewhere", func(t *testing.T) { stockElsewhere(t, sh, d) })
+		t.Run("coupons", func(t *testing.T) { coupons(t, sh) })
+		t.Run("coupons at once", func(t *testing.T) { couponsAtOnce(t, sh) })
 		holds(t, env)
 	})
 }

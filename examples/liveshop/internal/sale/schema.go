@@ -73,7 +73,8 @@ var tables = []string{
 		entry_ms  BIGINT NOT NULL,
 		entry_seq BIGINT NOT NULL
 	)`,
-	// state is begun, then taken, refunded or void; see pay.go.
+	// state is begun, then taken, refunded or void; see pay.go. fen is the price of the
+	// order, less what a coupon takes off once that is used.
 	`CREATE TABLE IF NOT EXISTS payments (
 		order_id BIGINT      NOT NULL PRIMARY KEY,
 		uid      BIGINT      NOT NULL,
@@ -81,6 +82,17 @@ var tables = []string{
 		fen      BIGINT      NOT NULL,
 		state    VARCHAR(16) NOT NULL,
 		begun_ms BIGINT      NOT NULL
+	)`,
+	// order_id is NULL until the coupon is used, and again when the payment went back. An
+	// order has one at most. min_fen is more than off_fen: nothing is for nothing.
+	`CREATE TABLE IF NOT EXISTS coupons (
+		coupon     VARCHAR(40) NOT NULL PRIMARY KEY,
+		uid        BIGINT      NOT NULL,
+		off_fen    BIGINT      NOT NULL,
+		min_fen    BIGINT      NOT NULL,
+		expires_ms BIGINT      NOT NULL,
+		order_id   BIGINT      NULL UNIQUE,
+		used_ms    BIGINT      NOT NULL
 	)`,
 	// What somebody else has; see warehouse.go.
 	`CREATE TABLE IF NOT EXISTS warehouse (
@@ -110,6 +122,7 @@ func Migrate(ctx context.Context, env *infra.Env) error {
 		env.Index(ctx, "sales_by_state", "sales", "state"),
 		env.Index(ctx, "sale_items_by_sku", "sale_items", "sku"),
 		env.Index(ctx, "orders_by_user", "orders", "uid, created_ms"),
+		env.Index(ctx, "coupons_by_user", "coupons", "uid"),
 		env.Index(ctx, "payments_by_state", "payments", "state, begun_ms"),
 	)
 }

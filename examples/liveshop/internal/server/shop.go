@@ -53,6 +53,7 @@ func (s *Server) wire(ctx context.Context) error {
 		return fmt.Errorf("sale: %w", err)
 	}
 	s.add("sale", sales)
+	accounts.OnRegister(sales.Welcome)
 
 	pks := pk.New(env, rooms, hub)
 	s.add("pk", pks)

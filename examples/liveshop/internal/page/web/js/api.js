@@ -62,13 +62,14 @@ export async function call(method, path, body, { signal } = {}) {
   return data;
 }
 
-// again repeats what a server that is just going down or coming up did not answer.
+// again repeats what a server that is just going down or coming up did not answer. That
+// coupons rest is an answer, about which the visitor decides.
 async function again(request) {
   for (let n = 1; ; n++) {
     try {
       return await request();
     } catch (err) {
-      const away = err instanceof ApiError && (err.status === 0 || (err.status >= 502 && err.status <= 504));
+      const away = err instanceof ApiError && err.code !== "coupons_off" && (err.status === 0 || (err.status >= 502 && err.status <= 504));
       if (!away || n === attempts) throw err;
       const pause = Math.max(2 ** n * 100, err.retryAfter * 1000) * (1 + Math.random());
       await new Promise((resolve) => setTimeout(resolve, pause));

@@ -2,6 +2,7 @@
 // the payment.
 import { ApiError, get, send } from "./api.js";
 import { now, tick } from "./clock.js";
+import { CouponLine } from "./coupons.js";
 import { busy, el } from "./dom.js";
 import { left as time, yuan } from "./format.js";
 import { say } from "./i18n.js";
@@ -124,18 +125,22 @@ export class Checkout {
 
   #payRow(order, sum) {
     const text = el("span");
-    say(text, "order.pay", { sum: yuan(sum) });
-    const pay = el("button", { type: "button", class: "primary wide pay", onclick: () => busy(pay, () => this.#pay(order)) }, text);
-    return pay;
+    const cost = (off) => say(text, "order.pay", { sum: yuan(sum - off) });
+    const coupon = new CouponLine(cost);
+    const pay = el("button", { type: "button", class: "primary wide pay", onclick: () => busy(pay, () => this.#pay(order, coupon)) }, text);
+    cost(0);
+    coupon.offer(sum);
+    return el("div", {}, coupon.node, pay);
   }
 
-  async #pay(order) {
+  async #pay(order, coupon) {
     try {
-      const answer = await send("POST", `/orders/${order.order_id}/pay`, {});
+      const answer = await send("POST", `/orders/${order.order_id}/pay`, { coupon: coupon.used });
       session.setBalance(answer.balance);
       this.show({ ...order, state: answer.state });
     } catch (err) {
       if (err.code === "poor") openWallet();
+      if (String(err.code).startsWith("coupon")) coupon.hide();
       fail(err);
       if (err.status === 409) await get("/orders/" + order.order_id).then((now) => this.update(now), fail);
     }

@@ -27,7 +27,7 @@ function line(order) {
   return el("li", { class: "order-line", id: idOf(order) },
     el("span", { class: "grow" }, el("strong", {}, items),
       el("span", { class: "muted block" }, new Date(order.created_ms).toLocaleString(language()), " · ", String(order.order_id))),
-    el("span", { class: "figure" }, yuan(order.fen ?? 0)),
+    el("span", { class: "figure" }, yuan((order.fen ?? 0) - (order.off ?? 0))),
     order.state === "pending"
       ? el("a", { class: "badge pending", href: "#/rooms/" + order.room, t: "state.pending", onclick() { this.closest("dialog").close(); } })
       : el("span", { class: "badge " + order.state, t: "state." + order.state }));
