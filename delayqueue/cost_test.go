@@ -108,7 +108,7 @@ func TestACL(t *testing.T) {
 			return errors.New("no")
 		}
 		return nil
-	}, RunOptions{Lease: 300 * time.Millisecond, Backoff: func(int) time.Duration { return time.Millisecond }})
+	}, RunOptions{Lease: 3 * time.Second, Backoff: func(int) time.Duration { return time.Millisecond }})
 	for _, j := range []Job{
 		{ID: "long"}, {ID: "snoozed"}, {ID: "dies"}, {ID: "unique", Unique: &Unique{Key: "u"}},
 		{ID: "moved", Delay: time.Hour}, {ID: "cancelled", Delay: time.Hour},
