@@ -347,6 +347,30 @@ func TestBubbleLostHint(t *testing.T) {
 	})
 }
 
+// A job whose hint came while there was no free slot is late, but no hint was lost.
+func TestBubbleHintWithoutASlot(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		q := open(t, b.Client(), Options{Shards: 2})
+		s := newSeen()
+		work(t, q, func(ctx context.Context, d *Delivery) error {
+			time.Sleep(5 * time.Second)
+			return s.handle(ctx, d)
+		}, RunOptions{Concurrency: 1})
+		slow, late := "slow", "late"
+		for i := 0; q.shardOf(late) == q.shardOf(slow); i++ {
+			late = fmt.Sprint("late", i)
+		}
+		for _, id := range []string{slow, late} {
+			time.Sleep(2*time.Second + 300*time.Millisecond) // who sleeps has slept for as long as it may
+			_, err := q.Add(t.Context(), Job{ID: id})
+			require.NoError(t, err)
+		}
+		require.Equal(t, slow, s.next(t))
+		require.Equal(t, late, s.next(t))
+		require.Zero(t, q.Stats().LostHints)
+	})
+}
+
 // Idle workers ask once a second and shard; a worker that hears hints starts at once.
 func TestBubbleIdle(t *testing.T) {
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
