@@ -73,10 +73,11 @@ func (c *Counter) AddSync(ctx context.Context, id int64, field string, delta int
 // with it, in the same step, also when the reply was lost and the call repeated. Give
 // such a field no Add of its own. ToggleAt takes less for members with numbers.
 //
-// Members that are on are kept in a set, some 50 bytes each with a name of 11. One round
-// trip, shared as AddSync's; a change keeps a token of 100 bytes for a minute. Errors are those of AddSync.
-// After ErrUnknown the same call can be made again: the total stays right, and only
-// changed may be false for a change that the first call made.
+// Members that are on are kept in a set, some 50 bytes each with a name of 11. One
+// round trip, shared as AddSync's; a change keeps a token of 100 bytes for a minute.
+// Errors are those of AddSync. After ErrUnknown the same call can be made again: the
+// total stays right, and only changed may be false for a change that the first call
+// made.
 func (c *Counter) Toggle(ctx context.Context, id int64, field, member string, on bool) (changed bool, err error) {
 	if member == "" || len(member) > maxMember {
 		return false, fmt.Errorf("%w: member of %d bytes, want 1 to %d", ErrInvalid, len(member), maxMember)
