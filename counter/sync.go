@@ -51,15 +51,15 @@ func (c *Counter) AddSync(ctx context.Context, id int64, field string, delta int
 	s := c.shardOf(n)
 	reply, err := c.answered(ctx, c.syncs, s, id, c.keysOf(s, n), c.cell(n, f), delta)
 	if err != nil {
-		return 0, fmt.Errorf("counter: object %d: %w", id, err)
+		return 0, fmt.Errorf("counter: schema %q, object %d: %w", c.schema.Name, id, err)
 	}
 	text, _ := reply.(string)
 	if total, err = strconv.ParseInt(text, 10, 64); err != nil {
-		return 0, fmt.Errorf("counter: object %d: %w: unexpected reply %v", id, ErrUnknown, reply)
+		return 0, fmt.Errorf("counter: schema %q, object %d: %w: unexpected reply %v", c.schema.Name, id, ErrUnknown, reply)
 	}
 	if n.sub > 0 {
 		if total, err = c.sum(ctx, id, f); err != nil {
-			return 0, fmt.Errorf("counter: object %d: counted, but the total is not known: %w", id, err)
+			return 0, fmt.Errorf("counter: schema %q, object %d: counted, but the total is not known: %w", c.schema.Name, id, err)
 		}
 	}
 	if total < 0 && !c.schema.Fields[f].Signed {
@@ -107,7 +107,7 @@ func (c *Counter) toggle(ctx context.Context, g *group, id int64, field, members
 	}
 	reply, err := c.answered(ctx, g, s, id, append(c.keysOf(s, n), s.space.Key(members)), c.cell(n, f), member, want)
 	if err != nil {
-		return false, fmt.Errorf("counter: object %d: %w", id, err)
+		return false, fmt.Errorf("counter: schema %q, object %d: %w", c.schema.Name, id, err)
 	}
 	return reply == int64(1), nil
 }
