@@ -210,13 +210,13 @@ func TestStockInBuckets(t *testing.T) {
 	require.Eventually(t, func() bool {
 		info, err := a.Inspect(t.Context())
 		return err == nil && info.OpenHolds == 0
-	}, 20*time.Second, 10*time.Millisecond, "holds never come back")
+	}, time.Minute, 10*time.Millisecond, "holds never come back")
 	var e hotEvidence
 	require.Eventually(t, func() bool {
 		e = hotEvidence{loaded: loaded}
 		e.collect(t, a)
 		return len(judgeHot(&e)) == 0
-	}, 20*time.Second, 200*time.Millisecond, "faults remain: %v", &lateFaults{&e})
+	}, time.Minute, 200*time.Millisecond, "faults remain: %v", &lateFaults{&e})
 	cancel()
 	require.NoError(t, <-ran)
 	require.NotEmpty(t, e.gives, "nothing moved")

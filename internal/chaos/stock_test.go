@@ -263,7 +263,7 @@ func TestStock(t *testing.T) {
 	require.Eventually(t, func() bool {
 		info, err := a.Inspect(t.Context())
 		return err == nil && info.OpenHolds == 0
-	}, 20*time.Second, 10*time.Millisecond, "holds never come back")
+	}, time.Minute, 10*time.Millisecond, "holds never come back")
 	cancel()
 	require.NoError(t, <-ran)
 
