@@ -40,6 +40,7 @@ type stint struct {
 	Naive        bool     // SET NX, then GET and DEL, as the negative control
 	Fair         bool
 	TTL, Hold    time.Duration
+	Writes       int           // it holds for so many writes, not for Hold: one that is stopped goes on
 	Deaf         time.Duration // it goes on writing for so long after ctx has ended
 	Lost         float64       // chance that a reply is lost
 	Seed         uint64
@@ -189,10 +190,11 @@ var write = redis.NewScript(FenceLua() + `
 	redis.call('RPUSH', KEYS[1], ARGV[2])
 	return 1`)
 
-// writeWhile writes to the resource for c.Hold, as long as ctx lives and c.Deaf
-// longer. It returns when it last believed that it may.
+// writeWhile writes to the resource for c.Hold or c.Writes, as long as ctx lives and
+// c.Deaf longer. It returns when it last believed that it may.
 func writeWhile(ctx context.Context, rdb *redis.Client, c stint, s sighting) int64 {
 	believed, deaf := s.At, false
+	n := 0
 	for until := time.Now().Add(c.Hold); ; <-time.After(2 * time.Millisecond) {
 		now := monotonic() // ctx lives then if it does afterwards
 		if ctx.Err() == nil {
@@ -200,9 +202,14 @@ func writeWhile(ctx context.Context, rdb *redis.Client, c stint, s sighting) int
 		} else if !deaf {
 			deaf, until = true, time.Now().Add(c.Deaf)
 		}
-		if !time.Now().Before(until) {
+		over := !time.Now().Before(until)
+		if c.Writes > 0 {
+			over = n >= c.Writes
+		}
+		if over {
 			return believed
 		}
+		n++
 		_ = write.Run(context.WithoutCancel(ctx), rdb, []string{c.Prefix + ":log", c.Prefix + ":highest", c.Prefix + ":unfenced"},
 			s.Fence, fmt.Sprintf("%d/%d", s.PID, s.Hold)).Err()
 	}
@@ -434,7 +441,7 @@ func TestProcessesCatchANaiveLock(t *testing.T) {
 	srv := redistest.Server(t)
 	rdb := srv.Client()
 	h := &history{paused: map[int]bool{}}
-	c := stint{Addr: srv.Addr(), Prefix: "p", Naive: true, TTL: ttl, Hold: 50 * time.Millisecond}
+	c := stint{Addr: srv.Addr(), Prefix: "p", Naive: true, TTL: ttl, Hold: 50 * time.Millisecond, Writes: 20}
 	workers := []*chaos.Process{chaos.Start(t, "hold", c, h.report), chaos.Start(t, "hold", c, h.report)}
 	require.Eventually(t, func() bool { return len(h.pids()) == 2 }, time.Minute, time.Millisecond)
 	interleavings := func() int {
@@ -443,7 +450,7 @@ func TestProcessesCatchANaiveLock(t *testing.T) {
 		return interleaved(log)
 	}
 	rounds := 0
-	for ; rounds < 50 && (interleavings() == 0 || len(h.overlaps()) == 0); rounds++ {
+	for ; rounds < 200 && (interleavings() == 0 || len(h.overlaps()) == 0); rounds++ {
 		pid := h.holder(t)
 		require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
 		wait(t, 2*ttl)
