@@ -305,9 +305,6 @@ func TestNowhereElse(t *testing.T) {
 // A bucket out of reach: homes that have stock sell, others do not call it sold out.
 func TestABucketIsDown(t *testing.T) {
 	c := redistest.Cluster(t, 3, 0)
-	for _, node := range c.Nodes() { // the others go on
-		require.NoError(t, node.Client().ConfigSet(t.Context(), "cluster-require-full-coverage", "no").Err())
-	}
 	a := open(t, c.Client(), Options{Buckets: 3, SoldOutFor: -1})
 	apart(t, a, 0, 2)
 	c.MasterOf(a.buckets[2].keys.levels).Kill()
