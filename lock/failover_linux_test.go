@@ -40,10 +40,13 @@ func failoverBehind(t *testing.T, fair bool) {
 		clients, err := resourceOf.ClientList(t.Context()).Result()
 		return err == nil && strings.Count(clients, "cmd=exists") == len(workers)
 	}, time.Minute, 5*time.Millisecond)
+	conn := rdb.Conn() // WAIT is about what its own connection wrote, and what came before
 	require.Eventually(t, func() bool {
-		n, err := rdb.Do(t.Context(), "wait", 1, 1000).Int()
-		return err == nil && n == 1
+		err := conn.Set(t.Context(), "any", "write", 0).Err()
+		n, err2 := conn.Wait(t.Context(), 1, time.Second).Result()
+		return err == nil && err2 == nil && n == 1
 	}, time.Minute, time.Millisecond)
+	require.NoError(t, conn.Close())
 	// From here on the sentinels must not have time to bring the replica back.
 	replica := set.CutReplica()
 	require.NoError(t, resourceOf.Set(t.Context(), c.From, 1, 0).Err())

@@ -285,10 +285,13 @@ func TestSentinel(t *testing.T) {
 	rdb, s := sentinel.Client(), newShop(t)
 	_, err := sellToken.Run(t.Context(), rdb, s.call("a"))
 	require.NoError(t, err)
+	conn := rdb.Conn() // WAIT is about what its own connection wrote, and what came before
 	require.Eventually(t, func() bool {
-		n, err := rdb.Do(t.Context(), "wait", 1, 1000).Int()
-		return err == nil && n == 1
+		err := conn.Set(t.Context(), "any", "write", 0).Err()
+		n, err2 := conn.Wait(t.Context(), 1, time.Second).Result()
+		return err == nil && err2 == nil && n == 1
 	}, time.Minute, time.Millisecond)
+	require.NoError(t, conn.Close())
 	sentinel.KillMaster()
 	for {
 		got, err := sellToken.Run(t.Context(), rdb, s.call("b"))

@@ -219,10 +219,7 @@ func failoverOfABucket(t *testing.T) bool {
 	}
 	require.NotEmpty(t, at)
 	b.more(t, 400)
-	require.Eventually(t, func() bool {
-		now, err := store.Checkpoint(ctx, bucketJournal(1))
-		return err == nil && later(now, at)
-	}, time.Minute, 10*time.Millisecond, "SQL does not keep up")
+	awaitCheckpoint(t, store, bucketJournal(1), at)
 	require.NoError(t, journal.end())
 	before, err := store.Checkpoint(ctx, bucketJournal(1))
 	require.NoError(t, err)
