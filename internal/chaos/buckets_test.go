@@ -197,7 +197,7 @@ func TestStockInBuckets(t *testing.T) {
 		e = hotEvidence{loaded: loaded}
 		e.collect(t, a)
 		return len(judgeHot(&e)) == 0
-	}, 20*time.Second, 200*time.Millisecond, "faults remain: %v", &lateFaults{&e})
+	}, time.Minute, 200*time.Millisecond, "faults remain: %v", &lateFaults{&e})
 	stop()
 	require.NotEmpty(t, e.gives, "nothing moved")
 	for _, d := range deeds {

@@ -55,9 +55,9 @@ func (s shop) require(t testing.TB, clean redis.UniversalClient, runs, sold, res
 }
 
 // eachFaulty runs f on a miniredis in a bubble, a server, and a cluster of one
-// node. A client times out after 300 ms.
+// node. A client times out after 600 ms.
 func eachFaulty(t *testing.T, f func(t *testing.T, faults *redistest.Faults, rdb, clean redis.UniversalClient)) {
-	const timeout = 300 * time.Millisecond
+	const timeout = 600 * time.Millisecond
 	options := func(o *redis.Options) { o.ReadTimeout = timeout }
 	t.Run("bubble", func(t *testing.T) {
 		redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
@@ -87,7 +87,7 @@ var oneFault = []struct {
 	{"cut before execution", redistest.Rule{Do: redistest.CutBefore}, 0},
 	{"cut after execution", redistest.Rule{Do: redistest.CutAfter}, 1},
 	{"reply lost", redistest.Rule{Do: redistest.LoseReply}, 1},
-	{"reply late", redistest.Rule{Do: redistest.DelayReply, Delay: time.Second}, 1},
+	{"reply late", redistest.Rule{Do: redistest.DelayReply, Delay: 2 * time.Second}, 1},
 }
 
 func TestTokenScriptRunsAgainAndAnswers(t *testing.T) {

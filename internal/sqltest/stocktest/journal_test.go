@@ -91,6 +91,9 @@ type naive struct {
 }
 
 func (n naive) Apply(ctx context.Context, journal, from string, batch []stock.Entry) error {
+	if err := n.meet(ctx); err != nil {
+		return err
+	}
 	for _, e := range batch {
 		for _, l := range linesOf(e) {
 			if _, err := n.db.ExecContext(ctx, `INSERT INTO naive (entry, kind, order_id, user_id, sku, qty, reason) VALUES (?, ?, ?, ?, ?, ?, ?)`,
@@ -102,6 +105,20 @@ func (n naive) Apply(ctx context.Context, journal, from string, batch []stock.En
 	pause(ctx, 50*time.Millisecond) // as a database on another machine takes
 	_, err := n.db.ExecContext(ctx, `UPDATE spillway_stock_journal SET position = ?`, batch[len(batch)-1].ID)
 	return err
+}
+
+// meet waits until two processes have something to write.
+func (n naive) meet(ctx context.Context) error {
+	if _, err := n.db.ExecContext(ctx, `INSERT OR IGNORE INTO present VALUES (?)`, os.Getpid()); err != nil {
+		return err
+	}
+	for present := 0; ctx.Err() == nil; pause(ctx, 5*time.Millisecond) {
+		err := n.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM present`).Scan(&present)
+		if err != nil || present == 2 {
+			return err
+		}
+	}
+	return ctx.Err()
 }
 
 // A keeper is a sink that takes nothing, so that the journal stays whole. It stops when
@@ -250,7 +267,7 @@ func TestKilledJournals(t *testing.T) {
 		require.Eventually(t, func() bool {
 			info, err := a.Inspect(t.Context())
 			return err == nil && info.OpenHolds == 0
-		}, 20*time.Second, 10*time.Millisecond)
+		}, time.Minute, 10*time.Millisecond)
 		last := chaos.Start(t, "journal", config, func(int) {})
 		awaitSunk(t, a, store)
 		require.NoError(t, last.Stop())
