@@ -90,6 +90,18 @@ func newOp(verb, separator byte, id, user string, items []Item) *op {
 	return o
 }
 
+// An outcome is the answer to one op.
+type outcome struct {
+	code   int64
+	record string // of the id, where the script sent it
+	sku    string
+	a, b   int64 // figures of a refusal
+	us     int64 // server time
+	// durable: replicas had it
+	durable bool
+	err     error // this op alone failed
+}
+
 // do settles o together with the calls of other goroutines.
 func (a *Activity) do(ctx context.Context, o *op) (Result, error) {
 	out, err := a.send(ctx, o)

@@ -8,18 +8,6 @@ import (
 	"github.com/spillway-go/spillway/internal/coalesce"
 )
 
-// An outcome is the answer to one op.
-type outcome struct {
-	code   int64
-	record string // of the id, where the script sent it
-	sku    string
-	a, b   int64 // figures of a refusal
-	us     int64 // server time
-	// durable: replicas had it
-	durable bool
-	err     error // this op alone failed
-}
-
 // The codes of settle.lua's verdicts.
 const (
 	codeDone = iota
