@@ -107,10 +107,10 @@ func (b *behind[K, V]) put(name string, w Write[K, V]) {
 //
 // What waits is in this process alone: it is lost if the process dies, which is the
 // price; Redis has it until its TTL ends. That is what was written in the last 50 ms
-// and since the batch began that is being stored, and more while the Sink fails. Until it is stored this process loads
-// it from what waits, while another one that finds it neither in Redis nor
-// locally loads the old value. ErrOverloaded means that Options.Pending keys wait;
-// after any error nothing was taken to be stored.
+// and since the batch began that is being stored, and more while the Sink fails. Until
+// it is stored this process loads it from what waits, while another one that finds it
+// neither in Redis nor locally loads the old value. ErrOverloaded means that
+// Options.Pending keys wait; after any error nothing was taken to be stored.
 func (c *Cache[K, V]) WriteBehind(ctx context.Context, key K, value V) error {
 	name := c.keyName(key)
 	order := c.behind.order[c.local.hash(name)%64]

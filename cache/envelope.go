@@ -20,9 +20,9 @@ import (
 //	bytes 32–43  token of the call that wrote it
 //	bytes 44–    the value as the codec wrote it
 //
-// The first 18 bytes name an entry: scripts compare them. Every later format
-// keeps them, and the token, where they are, so that releases with different formats can share
-// a Redis: each takes the other's entries for misses and overwrites them.
+// The first 18 bytes name an entry: scripts compare them. Every later format keeps
+// them, and the token, where they are, so that releases with different formats can
+// share a Redis: each takes the other's entries for misses and overwrites them.
 const (
 	format     = 1
 	headSize   = 2

@@ -87,15 +87,17 @@ func (g *guard) rebuild(size int, names iter.Seq2[string, error]) (n int, err er
 	return n, err
 }
 
-// RunGuard keeps a Bloom filter of the keys that the source has, and builds it
-// anew every so often, so that keys which do not exist are ErrNotFound without a
-// question to Redis or the source. It returns nil when ctx ends. keys goes through all keys of the source.
+// RunGuard keeps a Bloom filter of the keys that the source has, and builds it anew
+// every so often, so that keys which do not exist are ErrNotFound without a question to
+// Redis or the source. It returns nil when ctx ends. keys goes through all keys of the
+// source.
 //
 // Whoever makes a key in the source tells the cache: Set, Add and Delete, in any
 // process, let it pass. Until the filter is full for the first time, and whenever
-// another process's message may have been missed, everything passes; the filter is
-// then built anew at once. That a message was missed is known after three seconds:
-// until then a key that another process made may be ErrNotFound. About one in a hundred keys that do not exist passes.
+// another process's message may have been missed, everything passes; the filter is then
+// built anew at once. That a message was missed is known after three seconds: until
+// then a key that another process made may be ErrNotFound. About one in a hundred keys
+// that do not exist passes.
 func (c *Cache[K, V]) RunGuard(ctx context.Context, every time.Duration, keys func(context.Context) iter.Seq2[K, error]) error {
 	if every < time.Millisecond {
 		return fmt.Errorf("%w: RunGuard every %v, want at least 1ms", ErrInvalid, every)

@@ -77,8 +77,8 @@ func (h *heat) list() []string {
 }
 
 // Hot returns the names of the keys that this process is asked for most, in
-// alphabetical order: those of at least one Get in 200, at most 32. They stay in the local level until
-// their TTL, however full it is.
+// alphabetical order: those of at least one Get in 200, at most 32. They stay in the
+// local level until their TTL, however full it is.
 func (c *Cache[K, V]) Hot() []string { return c.local.heat.list() }
 
 // pinHot pins what is hot now, and nothing else.

@@ -24,10 +24,11 @@ const (
 // nothing fresh.
 type Outage int
 
-// The policies. OutageLoad loads, at most Options.OutageLoads a second in this
-// process, then takes what is stale, then fails. OutageStale takes what is stale
-// first. OutageFail answers ErrUnavailable. Without a stale value, or without
-// Options.StaleFor, "stale" is left out. What is loaded stays in the local level for a second.
+// The policies. OutageLoad loads, at most Options.OutageLoads a second in this process,
+// then takes what is stale, then fails. OutageStale takes what is stale first.
+// OutageFail answers ErrUnavailable. Without a stale value, or without
+// Options.StaleFor, "stale" is left out. What is loaded stays in the local level for a
+// second.
 const (
 	OutageLoad Outage = iota
 	OutageStale

@@ -93,10 +93,10 @@ func (c *Cache[K, V]) forget(name string, hash uint64) {
 // that is committed. It may be called any number of times, by a consumer of the
 // database's log for example.
 //
-// Once it returns nil, no load that began earlier enters Redis or the local
-// level of this process (Options.Mode Lease; without Redis too), and no Get that begins then is
-// answered from one. Other processes hear of it within a round trip; one that is
-// cut off from Redis may answer the old value for four seconds.
+// Once it returns nil, no load that began earlier enters Redis or the local level of
+// this process (Options.Mode Lease; without Redis too), and no Get that begins then is
+// answered from one. Other processes hear of it within a round trip; one that is cut
+// off from Redis may answer the old value for four seconds.
 //
 // After an error, which is a *BatchError where there were several keys, this
 // process has forgotten the keys all the same, and tries in the background to
@@ -160,8 +160,9 @@ func (c *Cache[K, V]) dropNames(ctx context.Context, names []string) []error {
 // removes it. Stats.LoadP99 tells how long a load takes until it is stored: the
 // time should be the replica's lag and a few times that.
 //
-// The second delete is given to Source.Later. If that is nil, a timer of this
-// process does it, at most Options.Pending at a time (ErrOverloaded), and Close does it at once.
+// The second delete is given to Source.Later. If that is nil, a timer of this process
+// does it, at most Options.Pending at a time (ErrOverloaded), and Close does it at
+// once.
 func (c *Cache[K, V]) DeleteTwice(ctx context.Context, after time.Duration, keys ...K) error {
 	if after <= 0 {
 		return fmt.Errorf("%w: DeleteTwice after %v, want more than 0", ErrInvalid, after)

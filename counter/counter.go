@@ -260,10 +260,10 @@ func (c *Counter) field(name string) (int, error) {
 	return 0, fmt.Errorf("%w: schema %q has no field %q", ErrInvalid, c.schema.Name, name)
 }
 
-// Close refuses further calls with ErrClosed, sends what is pending, waits for the calls
-// in flight, and ends the flusher. If ctx ends first, the error says how many objects had increments that
-// are not known to be stored; they are lost, or stored if their last attempt was.
-// The Redis client stays open.
+// Close refuses further calls with ErrClosed, sends what is pending, waits for the
+// calls in flight, and ends the flusher. If ctx ends first, the error says how many
+// objects had increments that are not known to be stored; they are lost, or stored if
+// their last attempt was. The Redis client stays open.
 func (c *Counter) Close(ctx context.Context) error {
 	if !c.closed.CompareAndSwap(false, true) {
 		return nil

@@ -74,8 +74,8 @@
 //	:a:<process><call>     string  the token of an AddSync or a Toggle; ~100 B; TTL 1 min
 //
 // Commands, for an ACL: EVAL, EVALSHA, and inside scripts GET, SET, STRLEN, SETRANGE,
-// HMGET, HSET, SADD, SREM, SISMEMBER, GETBIT, SETBIT; with Options.Cold
-// also SETNX, DEL, EXISTS, HGETALL, TIME, ZADD, ZREM, ZRANGEBYSCORE; CONFIG GET or INFO in New.
+// HMGET, HSET, SADD, SREM, SISMEMBER, GETBIT, SETBIT; with Options.Cold also SETNX,
+// DEL, EXISTS, HGETALL, TIME, ZADD, ZREM, ZRANGEBYSCORE; CONFIG GET or INFO in New.
 //
 // # When Redis is slow, down or fails over
 //

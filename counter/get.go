@@ -188,9 +188,9 @@ func (l *look) before(s *shard) {
 	}
 }
 
-// after adds up; stored begins with its totals. It reports false if the object was in two batches meanwhile: then
-// the number of neither tells where the first was when the script looked. It is
-// called with the shard's mu.
+// after adds up; stored begins with its totals. It reports false if the object was in
+// two batches meanwhile: then the number of neither tells where the first was when the
+// script looked. It is called with the shard's mu.
 func (l *look) after(landed uint64, stored []any) bool {
 	addPending, addFlight := false, false
 	if l.o != nil {

@@ -51,15 +51,15 @@ func (c *Counter) AddSync(ctx context.Context, id int64, field string, delta int
 	s := c.shardOf(n)
 	reply, err := c.answered(ctx, c.syncs, s, id, c.keysOf(s, n), c.cell(n, f), delta)
 	if err != nil {
-		return 0, fmt.Errorf("counter: object %d: %w", id, err)
+		return 0, fmt.Errorf("counter: schema %q, object %d: %w", c.schema.Name, id, err)
 	}
 	text, _ := reply.(string)
 	if total, err = strconv.ParseInt(text, 10, 64); err != nil {
-		return 0, fmt.Errorf("counter: object %d: %w: unexpected reply %v", id, ErrUnknown, reply)
+		return 0, fmt.Errorf("counter: schema %q, object %d: %w: unexpected reply %v", c.schema.Name, id, ErrUnknown, reply)
 	}
 	if n.sub > 0 {
 		if total, err = c.sum(ctx, id, f); err != nil {
-			return 0, fmt.Errorf("counter: object %d: counted, but the total is not known: %w", id, err)
+			return 0, fmt.Errorf("counter: schema %q, object %d: counted, but the total is not known: %w", c.schema.Name, id, err)
 		}
 	}
 	if total < 0 && !c.schema.Fields[f].Signed {
@@ -73,10 +73,11 @@ func (c *Counter) AddSync(ctx context.Context, id int64, field string, delta int
 // with it, in the same step, also when the reply was lost and the call repeated. Give
 // such a field no Add of its own. ToggleAt takes less for members with numbers.
 //
-// Members that are on are kept in a set, some 50 bytes each with a name of 11. One round
-// trip, shared as AddSync's; a change keeps a token of 100 bytes for a minute. Errors are those of AddSync.
-// After ErrUnknown the same call can be made again: the total stays right, and only
-// changed may be false for a change that the first call made.
+// Members that are on are kept in a set, some 50 bytes each with a name of 11. One
+// round trip, shared as AddSync's; a change keeps a token of 100 bytes for a minute.
+// Errors are those of AddSync. After ErrUnknown the same call can be made again: the
+// total stays right, and only changed may be false for a change that the first call
+// made.
 func (c *Counter) Toggle(ctx context.Context, id int64, field, member string, on bool) (changed bool, err error) {
 	if member == "" || len(member) > maxMember {
 		return false, fmt.Errorf("%w: member of %d bytes, want 1 to %d", ErrInvalid, len(member), maxMember)
@@ -106,7 +107,7 @@ func (c *Counter) toggle(ctx context.Context, g *group, id int64, field, members
 	}
 	reply, err := c.answered(ctx, g, s, id, append(c.keysOf(s, n), s.space.Key(members)), c.cell(n, f), member, want)
 	if err != nil {
-		return false, fmt.Errorf("counter: object %d: %w", id, err)
+		return false, fmt.Errorf("counter: schema %q, object %d: %w", c.schema.Name, id, err)
 	}
 	return reply == int64(1), nil
 }

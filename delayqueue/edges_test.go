@@ -88,6 +88,17 @@ func slicesOf(j Job, n int) []Job {
 
 func errOfInfo(_ Info, err error) error { return err }
 
+// A server that may evict keys is refused, unless that is wanted.
+func TestEviction(t *testing.T) {
+	rdb := redistest.Server(t, "--maxmemory-policy", "allkeys-lru").Client()
+	_, err := New(rdb, "orders", Options{})
+	require.ErrorIs(t, err, ErrInvalid)
+	require.ErrorContains(t, err, "allkeys-lru")
+	require.ErrorContains(t, err, "AllowEviction")
+	_, err = New(rdb, "orders", Options{AllowEviction: true})
+	require.NoError(t, err)
+}
+
 func TestClosed(t *testing.T) {
 	_, rdb := redistest.Mini(t)
 	ctx := t.Context()

@@ -40,9 +40,11 @@ type stint struct {
 	Naive        bool     // SET NX, then GET and DEL, as the negative control
 	Fair         bool
 	TTL, Hold    time.Duration
+	Writes       int           // it holds for so many writes, not for Hold: one that is stopped goes on
 	Deaf         time.Duration // it goes on writing for so long after ctx has ended
 	Lost         float64       // chance that a reply is lost
 	Seed         uint64
+	From         string // a key of the resource: it begins when that is there; "" for at once
 }
 
 // client returns a client of the lock's server.
@@ -66,6 +68,45 @@ type sighting struct {
 	At    int64
 	Fence int64
 	Late  time.Duration // "lost": how long after the deadline ctx ended; negative: before
+	Still time.Duration // "lost": of the time since ctx ought to have ended, how long the process did not run
+}
+
+// A pulse knows when this process did not run: on a busy machine that can be for
+// longer than a lease.
+type pulse struct {
+	mu    sync.Mutex
+	last  int64
+	still [][2]int64 // from and to
+}
+
+// skipped is how far two beats are apart if the process did not run in between.
+const skipped = int64(10 * time.Millisecond)
+
+func (p *pulse) beat() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := monotonic()
+	if now-p.last > skipped {
+		p.still = append(p.still, [2]int64{p.last, now})
+	}
+	p.last = now
+}
+
+func (p *pulse) run() {
+	for ; ; <-time.After(time.Millisecond) {
+		p.beat()
+	}
+}
+
+// stillSince returns for how long the process did not run since then.
+func (p *pulse) stillSince(then int64) (sum time.Duration) {
+	p.beat()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.still {
+		sum += time.Duration(max(0, s[1]-max(s[0], then)))
+	}
+	return sum
 }
 
 // hold takes the lock, writes to the resource while it believes it may, and gives
@@ -87,6 +128,11 @@ func hold(ctx context.Context, w *chaos.Worker) error {
 	if err != nil {
 		return err
 	}
+	for ctx.Err() == nil && c.From != "" && clean.Exists(ctx, c.From).Val() == 0 {
+		<-time.After(5 * time.Millisecond)
+	}
+	heart := &pulse{last: monotonic()}
+	go heart.run()
 	for n := 0; ctx.Err() == nil; n++ {
 		var leaseCtx context.Context
 		var fence int64
@@ -109,14 +155,21 @@ func hold(ctx context.Context, w *chaos.Worker) error {
 		if err := w.Report(begin); err != nil {
 			return err
 		}
-		var told error
-		believed := writeWhile(leaseCtx, clean, c, begin, func() {
-			if errors.Is(context.Cause(leaseCtx), ErrLost) {
-				told = w.Report(sighting{PID: os.Getpid(), What: "lost", Hold: n, At: monotonic(), Late: time.Since(deadline())})
+		told := make(chan error, 1)
+		stop := context.AfterFunc(leaseCtx, func() {
+			if !errors.Is(context.Cause(leaseCtx), ErrLost) {
+				told <- nil
+				return
 			}
+			now, late := monotonic(), time.Since(deadline())
+			still := heart.stillSince(now - int64(late+notice(c.TTL)))
+			told <- w.Report(sighting{PID: os.Getpid(), What: "lost", Hold: n, At: now, Late: late, Still: still})
 		})
-		if told != nil {
-			return told
+		believed := writeWhile(leaseCtx, clean, c, begin)
+		if !stop() {
+			if err := <-told; err != nil {
+				return err
+			}
 		}
 		if err := w.Report(sighting{PID: os.Getpid(), What: "end", Hold: n, At: believed}); err != nil {
 			return err
@@ -137,20 +190,26 @@ var write = redis.NewScript(FenceLua() + `
 	redis.call('RPUSH', KEYS[1], ARGV[2])
 	return 1`)
 
-// writeWhile writes to the resource for c.Hold, as long as ctx lives and c.Deaf
-// longer. It calls ended when ctx does, and returns when it last believed that it may.
-func writeWhile(ctx context.Context, rdb *redis.Client, c stint, s sighting, ended func()) int64 {
+// writeWhile writes to the resource for c.Hold or c.Writes, as long as ctx lives and
+// c.Deaf longer. It returns when it last believed that it may.
+func writeWhile(ctx context.Context, rdb *redis.Client, c stint, s sighting) int64 {
 	believed, deaf := s.At, false
+	n := 0
 	for until := time.Now().Add(c.Hold); ; <-time.After(2 * time.Millisecond) {
+		now := monotonic() // ctx lives then if it does afterwards
 		if ctx.Err() == nil {
-			believed = monotonic()
+			believed = now
 		} else if !deaf {
 			deaf, until = true, time.Now().Add(c.Deaf)
-			ended()
 		}
-		if !time.Now().Before(until) {
+		over := !time.Now().Before(until)
+		if c.Writes > 0 {
+			over = n >= c.Writes
+		}
+		if over {
 			return believed
 		}
+		n++
 		_ = write.Run(context.WithoutCancel(ctx), rdb, []string{c.Prefix + ":log", c.Prefix + ":highest", c.Prefix + ":unfenced"},
 			s.Fence, fmt.Sprintf("%d/%d", s.PID, s.Hold)).Err()
 	}
@@ -220,7 +279,7 @@ func (h *history) sees(t *testing.T, n int, what string) (found sighting) {
 			}
 		}
 		return found.PID != 0
-	}, 20*time.Second, time.Millisecond, what)
+	}, time.Minute, time.Millisecond, what)
 	return found
 }
 
@@ -324,7 +383,7 @@ func TestProcesses(t *testing.T) {
 			for range 4 {
 				workers = append(workers, start())
 			}
-			require.Eventually(t, func() bool { return len(h.pids()) >= 4 }, 20*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return len(h.pids()) >= 4 }, time.Minute, 10*time.Millisecond)
 			for end := time.Now().Add(chaosFor()); time.Now().Before(end); {
 				switch what := rng.IntN(5); what {
 				case 0:
@@ -360,11 +419,11 @@ func TestProcesses(t *testing.T) {
 			for i := 1; i < len(all); i++ {
 				require.Greater(t, all[i].fence, all[i-1].fence, "fences grow in the order of the holds")
 				gap := time.Duration(all[i].begin - all[i-1].end)
-				require.Less(t, gap, ttl+time.Second+ttl*3/2+ttl/2, "taken within TTL + 1 s; the rest is how long a pause may hold up everybody")
+				require.Less(t, gap, ttl+time.Second+2*(ttl*3/2+ttl/2), "taken within TTL + 1 s; the rest is how long pauses may hold up everybody")
 			}
 			for _, s := range h.seen {
 				if s.What == "lost" && !h.paused[s.PID] {
-					require.Negative(t, s.Late, "ctx ends before the validity")
+					require.Less(t, s.Late, s.Still, "ctx ends before the validity, if the process runs")
 				}
 			}
 			log, err := rdb.LRange(t.Context(), "p:log", 0, -1).Result()
@@ -382,16 +441,16 @@ func TestProcessesCatchANaiveLock(t *testing.T) {
 	srv := redistest.Server(t)
 	rdb := srv.Client()
 	h := &history{paused: map[int]bool{}}
-	c := stint{Addr: srv.Addr(), Prefix: "p", Naive: true, TTL: ttl, Hold: 50 * time.Millisecond}
+	c := stint{Addr: srv.Addr(), Prefix: "p", Naive: true, TTL: ttl, Hold: 50 * time.Millisecond, Writes: 20}
 	workers := []*chaos.Process{chaos.Start(t, "hold", c, h.report), chaos.Start(t, "hold", c, h.report)}
-	require.Eventually(t, func() bool { return len(h.pids()) == 2 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(h.pids()) == 2 }, time.Minute, time.Millisecond)
 	interleavings := func() int {
 		log, err := rdb.LRange(t.Context(), "p:log", 0, -1).Result()
 		require.NoError(t, err)
 		return interleaved(log)
 	}
 	rounds := 0
-	for ; rounds < 50 && (interleavings() == 0 || len(h.overlaps()) == 0); rounds++ {
+	for ; rounds < 200 && (interleavings() == 0 || len(h.overlaps()) == 0); rounds++ {
 		pid := h.holder(t)
 		require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
 		wait(t, 2*ttl)

@@ -20,7 +20,7 @@ func TestFailover(t *testing.T) {
 	_, first, err := l.Lock(t.Context(), "a")
 	require.NoError(t, err)
 	got := make(chan *Lease, 1)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	go func() {
 		_, lease, err := other.Lock(ctx, "a")
@@ -32,7 +32,7 @@ func TestFailover(t *testing.T) {
 	require.Eventually(t, func() bool {
 		h, err := l.Holder(t.Context(), "a")
 		return err == nil && h.Waiting
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	s.KillMaster()
 	_ = first.Unlock(t.Context()) // whatever it can find out meanwhile
 	second := <-got

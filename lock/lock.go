@@ -106,8 +106,8 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// A Locker takes locks on one Redis. Make one per process and client; it may be
-// used by many goroutines, which queue inside it, first come, first served.
+// A Locker takes locks on one Redis. Make one per process and client. Methods
+// may be called from many goroutines, which queue inside it, first come, first served.
 //
 //   - Do runs a function under a lock: the usual choice.
 //   - Lock waits, TryLock does not; both return a context that ends when the lease
@@ -250,7 +250,7 @@ func (l *Locker) ForceUnlock(ctx context.Context, name string) error {
 // the leases that are held have been given back. When ctx ends first, their
 // contexts end with ErrLost, nobody renews them any more, and ctx's error is
 // returned. Afterwards no goroutine or subscription is left. An Unlock after Close
-// still tells Redis, once. The client stays open.
+// still tells Redis, once. The Redis client stays open.
 func (l *Locker) Close(ctx context.Context) error {
 	l.mu.Lock()
 	if !l.closed {

@@ -130,6 +130,6 @@ func exclusion(t *testing.T, rdb redis.UniversalClient, opts Options) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			return len(l.gates) == 0 && l.terms == 0
-		}, 5*time.Second, time.Millisecond)
+		}, time.Minute, time.Millisecond)
 	}
 }

@@ -40,7 +40,7 @@ func TestRWLock(t *testing.T) {
 				require.NoError(t, r.Unlock(t.Context()))
 			}
 			return errors.Is(err, ErrNotAcquired)
-		}, 5*time.Second, time.Millisecond)
+		}, time.Minute, time.Millisecond)
 		require.NoError(t, r1.Unlock(t.Context()))
 		require.NoError(t, r2.Unlock(t.Context()))
 		w := <-written

@@ -25,7 +25,8 @@ import (
 // the longest TTL in use before it serves again, or three servers may grant one lock
 // twice. And clocks must not be stepped by more than a few milliseconds.
 //
-// Waiting is by asking again, ten to a quarter of a second apart.
+// Waiting is by asking again, ten to a quarter of a second apart. Methods may be called
+// from many goroutines.
 type Quorum struct {
 	nodes  []*Locker
 	opts   Options
@@ -219,7 +220,8 @@ func (q *Quorum) release(ctx context.Context, n *Locker, k keys, token string) e
 
 // Close refuses new calls, fails those that wait with ErrClosed, and waits until the
 // leases have been given back. When ctx ends first, their contexts end with ErrLost
-// and ctx's error is returned. Afterwards no goroutine is left.
+// and ctx's error is returned. Afterwards no goroutine is left. The Redis clients stay
+// open.
 func (q *Quorum) Close(ctx context.Context) error {
 	q.once.Do(func() { close(q.closed) })
 	err := q.leases.Drain(ctx)

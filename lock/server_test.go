@@ -2,6 +2,7 @@ package lock
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"sync"
 	"testing"
@@ -15,36 +16,39 @@ import (
 
 // Out of memory, a lease can be renewed and given back, but not taken.
 func TestOutOfMemory(t *testing.T) {
-	srv := redistest.Server(t)
-	rdb := srv.Client()
+	const ttl = 4 * time.Second
 	for _, fair := range []bool{false, true} {
-		l := open(t, rdb, Options{TTL: time.Second, Fair: fair})
-		other := open(t, rdb, Options{Prefix: l.opts.Prefix, TTL: time.Second, Fair: fair})
-		require.NoError(t, l.Do(t.Context(), "b", func(context.Context, *Lease) error { return nil }))
-		ctx, s, err := l.Lock(t.Context(), "a")
-		require.NoError(t, err)
-		_, permit, err := l.Semaphore("s", 1).Lock(t.Context())
-		require.NoError(t, err)
-		require.NoError(t, rdb.ConfigSet(t.Context(), "maxmemory", "1").Err())
-		_, _, err = other.TryLock(t.Context(), "b")
-		require.ErrorIs(t, err, ErrUnavailable)
-		require.NoError(t, permit.Unlock(t.Context()))
-		select {
-		case <-ctx.Done():
-			t.Fatal("the lease was not renewed")
-		case <-time.After(2500 * time.Millisecond):
-		}
-		_, _, err = other.TryLock(t.Context(), "a")
-		require.ErrorIs(t, err, ErrNotAcquired)
-		require.NoError(t, s.Unlock(t.Context()))
-		require.NoError(t, rdb.ConfigSet(t.Context(), "maxmemory", "0").Err())
-		_, next, err := other.TryLock(t.Context(), "a")
-		require.NoError(t, err)
-		require.Greater(t, next.Fence(), s.Fence())
-		require.NoError(t, next.Unlock(t.Context()))
-		_, permit, err = other.Semaphore("s", 1).TryLock(t.Context())
-		require.NoError(t, err)
-		require.NoError(t, permit.Unlock(t.Context()))
+		t.Run(fmt.Sprintf("fair=%v", fair), func(t *testing.T) {
+			t.Parallel() // they wait most of the time
+			rdb := redistest.Server(t).Client()
+			l := open(t, rdb, Options{TTL: ttl, Fair: fair})
+			other := open(t, rdb, Options{Prefix: l.opts.Prefix, TTL: ttl, Fair: fair})
+			require.NoError(t, l.Do(t.Context(), "b", func(context.Context, *Lease) error { return nil }))
+			ctx, s, err := l.Lock(t.Context(), "a")
+			require.NoError(t, err)
+			_, permit, err := l.Semaphore("s", 1).Lock(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, rdb.ConfigSet(t.Context(), "maxmemory", "1").Err())
+			_, _, err = other.TryLock(t.Context(), "b")
+			require.ErrorIs(t, err, ErrUnavailable)
+			require.NoError(t, permit.Unlock(t.Context()))
+			select {
+			case <-ctx.Done():
+				t.Fatal("the lease was not renewed")
+			case <-time.After(2*ttl + ttl/2):
+			}
+			_, _, err = other.TryLock(t.Context(), "a")
+			require.ErrorIs(t, err, ErrNotAcquired)
+			require.NoError(t, s.Unlock(t.Context()))
+			require.NoError(t, rdb.ConfigSet(t.Context(), "maxmemory", "0").Err())
+			_, next, err := other.TryLock(t.Context(), "a")
+			require.NoError(t, err)
+			require.Greater(t, next.Fence(), s.Fence())
+			require.NoError(t, next.Unlock(t.Context()))
+			_, permit, err = other.Semaphore("s", 1).TryLock(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, permit.Unlock(t.Context()))
+		})
 	}
 }
 

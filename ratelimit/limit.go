@@ -15,8 +15,9 @@ const (
 	// a new one every Period/Rate. In any t it grants at most Burst + Rate·t/Period.
 	// It keeps two numbers a key, whatever the rate.
 	GCRA Algorithm = iota
-	// FixedWindow grants Rate units per window, windows being aligned to the
-	// server's clock (those of NewLocal to its start). At the edge of two windows it grants twice that at once.
+	// FixedWindow grants Rate units per window, windows being aligned to the server's
+	// clock (those of NewLocal to its start). At the edge of two windows it grants
+	// twice that at once.
 	FixedWindow
 	// SlidingWindow keeps the counts of two windows and assumes that the units of the
 	// one before were spread evenly. It grants at most Rate + Rate·t/Period in any t:

@@ -200,13 +200,14 @@ func allGCRA(rules []rule) bool {
 	return true
 }
 
-// Allow takes one unit of key now, if there is one. Any key is legal.
+// Allow takes one unit of key now, if there is one. Any key is legal. One shared round
+// trip, O(limits); none for a denial that is remembered or a unit of a lease.
 func (l *Limiter) Allow(ctx context.Context, key string) (Result, error) {
 	return l.decide(ctx, key, run{n: 1, k: 1})
 }
 
 // AllowN takes n units of key now, or none. 0 only looks, as Peek does; more than the
-// smallest burst is ErrExceedsBurst, less than 0 ErrInvalid.
+// smallest burst is ErrExceedsBurst, less than 0 ErrInvalid. It costs what Allow does.
 func (l *Limiter) AllowN(ctx context.Context, key string, n int64) (Result, error) {
 	return l.decide(ctx, key, run{n: n, k: 1})
 }
@@ -223,7 +224,7 @@ func (l *Limiter) AllowUpTo(ctx context.Context, key string, n int64) (Result, e
 }
 
 // Peek tells how key stands without taking anything: Result.Remaining units are
-// there; if none is, the next comes after Result.RetryAfter.
+// there; if none is, the next comes after Result.RetryAfter. One shared round trip.
 func (l *Limiter) Peek(ctx context.Context, key string) (Result, error) {
 	return l.decide(ctx, key, run{k: 1})
 }

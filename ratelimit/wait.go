@@ -23,7 +23,7 @@ type Reservation struct {
 // Reserve takes n units of key, in advance if they are not there now, and tells when
 // the caller may act. Turns are given in the order of the calls, so that many small
 // calls cannot keep a large one waiting. It needs limits that are GCRA, else it is
-// ErrInvalid. See AllowN for n.
+// ErrInvalid. See AllowN for n. One shared round trip.
 func (l *Limiter) Reserve(ctx context.Context, key string, n int64) (*Reservation, error) {
 	if !l.queue {
 		return nil, fmt.Errorf("%w: Reserve needs limits that are all GCRA: windows cannot be taken in advance", ErrInvalid)

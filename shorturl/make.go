@@ -78,8 +78,9 @@ func (s *Service) Shorten(ctx context.Context, r Request) (Link, error) {
 }
 
 // Update gives a link another URL, end, MaxClicks, Permanent and PassQuery: those of
-// the Request, whose other fields are ignored except that Owner, if not empty, must be the
-// link's. A disabled link stays disabled. Other processes see it after Options.LocalTTL at the latest.
+// the Request, whose other fields are ignored except that Owner, if not empty, must be
+// the link's. A disabled link stays disabled. Other processes see it after
+// Options.LocalTTL at the latest.
 func (s *Service) Update(ctx context.Context, code string, r Request) (Link, error) {
 	want, err := s.link(ctx, r)
 	if err != nil {

@@ -119,7 +119,7 @@ func Example_holdThenPay() {
 	ctx := context.Background()
 	rdb, done := connect()
 	defer done()
-	a := newSale(rdb, stock.Options{Hold: 200 * time.Millisecond})
+	a := newSale(rdb, stock.Options{Hold: time.Second})
 	defer a.Close(ctx)
 
 	res, err := a.Reserve(ctx, order("o1", "ann", "cup", 1))
@@ -270,7 +270,7 @@ func ExampleActivity_Run() {
 	rdb, done := connect()
 	defer done()
 	events := make(chan stock.Event, 10)
-	a := newSale(rdb, stock.Options{Hold: time.Second, OnEvent: func(e stock.Event) { events <- e }})
+	a := newSale(rdb, stock.Options{Hold: 2 * time.Second, OnEvent: func(e stock.Event) { events <- e }})
 	defer a.Close(ctx)
 
 	_, _ = a.Reserve(ctx, order("o1", "ann", "cup", 1)) // the last one

@@ -88,7 +88,11 @@ func TestLostReplyOnServer(t *testing.T) {
 	for _, m := range mutations {
 		t.Run(m.name, func(t *testing.T) {
 			var faults redistest.Faults
-			plain := open(t, p.Client(), Options{Hold: 100 * time.Millisecond, SoldOutFor: -1})
+			opts := Options{SoldOutFor: -1}
+			if m.name == "sweep" {
+				opts.Hold = 100 * time.Millisecond
+			}
+			plain := open(t, p.Client(), opts)
 			a := open(t, p.Client(faults.Options, shortTimeout), plain.opts)
 			if m.name == "sweep" {
 				m.prepare = func(ctx context.Context, a *Activity) error {

@@ -93,9 +93,17 @@ func TestMovesOfADeadProcess(t *testing.T) {
 				require.ErrorIs(t, err, ErrNotFound)
 				faults.Add(redistest.Rule{Do: redistest.CutBefore, Match: "evalsha", Skip: step, Times: -1})
 				faults.Add(redistest.Rule{Do: redistest.RefuseDial, Times: -1, Skip: 100})
-				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-				defer cancel()
+				ctx, cancel := context.WithCancel(t.Context())
+				over := start(t, func(context.Context) error { // it dies with the first fault
+					for ctx.Err() == nil && faults.Fired(redistest.CutBefore) == 0 {
+						<-time.After(time.Millisecond)
+					}
+					cancel()
+					return nil
+				})
 				_, err = dead.Deduct(ctx, tea("o", userOf(dead, 0), 2))
+				cancel()
+				over()
 				sold := int64(0)
 				if err == nil {
 					sold = 2

@@ -168,7 +168,7 @@ func start(t testing.TB, f func(ctx context.Context) error) (stop func()) {
 // eventually waits, for far longer than it should take.
 func eventually(t testing.TB, ok func() bool, what string) {
 	t.Helper()
-	require.Eventually(t, ok, 20*time.Second, 2*time.Millisecond, what)
+	require.Eventually(t, ok, time.Minute, 2*time.Millisecond, what)
 }
 
 // soak tells whether the sizes named in what is promised are run in full.

@@ -145,7 +145,7 @@ func TestRunJournal(t *testing.T) {
 func TestTrim(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 		ctx := t.Context()
-		a := open(t, rdb, Options{Hold: time.Second, Linger: time.Millisecond, SoldOutFor: -1})
+		a := open(t, rdb, Options{Linger: time.Millisecond, SoldOutFor: -1})
 		require.NoError(t, a.Load(ctx, map[string]int64{"tea": 10_000}))
 		fast, slow := newShelf(), newShelf()
 		slow.name = "slow"
@@ -161,7 +161,9 @@ func TestTrim(t *testing.T) {
 			require.NoError(t, err)
 			return n
 		}
+		began := time.Now()
 		sell(0, 400)
+		took := time.Since(began)
 		fill2 := start(t, func(ctx context.Context) error { return a.RunJournal(ctx, fast) })
 		eventually(t, func() bool { return fast.len() == 401 }, "fast")
 		require.EqualValues(t, 401, length(), "slow needs it")
@@ -169,14 +171,16 @@ func TestTrim(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, slow.at(), info.Sunk)
 		require.NoError(t, a.RemoveSink(ctx, "slow"))
-		_, err = a.Reserve(ctx, tea("held", "u", 7))
+		// The hold outlasts the next 400.
+		holder := open(t, rdb, Options{Prefix: a.opts.Prefix, Hold: time.Second + 4*took, SoldOutFor: -1})
+		_, err = holder.Reserve(ctx, tea("held", "u", 7))
 		require.NoError(t, err)
 		eventually(t, func() bool { return length() <= 200 }, "it is not trimmed")
 		sell(400, 800)
 		eventually(t, func() bool { return fast.len() == 802 }, "fast")
 		require.Greater(t, length(), int64(400), "the hold is in there")
 		requireTea(t, a, 10_000-800-7, 7, 800)
-		run := start(t, a.Run)
+		run := start(t, holder.Run)
 		eventually(t, func() bool {
 			l, err := a.Stock(ctx, "tea")
 			return err == nil && l["tea"].Reserved == 0

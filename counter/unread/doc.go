@@ -6,6 +6,8 @@
 //   - [Receipts]: who has read which message, a bit each.
 //   - [Visitors]: how many different visitors a page had, about.
 //
+// Methods may be called from many goroutines and processes.
+//
 // # What it promises
 //
 // Nothing here counts one by one, so that nothing can be counted twice: every call

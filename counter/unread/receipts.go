@@ -27,13 +27,14 @@ type Layout int
 
 const (
 	// ByMessage has a bitmap for each message with a bit for each member: members/8
-	// bytes, up to twice that when it grew bit by bit, and some 90 a message. A count is one BITCOUNT. Take it for large rooms,
-	// where messages ask how many have read them.
+	// bytes, up to twice that when it grew bit by bit, and some 90 a message. A count
+	// is one BITCOUNT. Take it for large rooms, where messages ask how many have read
+	// them.
 	ByMessage Layout = iota
 	// ByMember has a bitmap for each member with a bit for each message: messages/8
-	// bytes, up to twice that, and some 90 a member. A count asks every member, so that a room has at most
-	// 1,000. Take it for small rooms with many messages: 10 members and 1,000 messages
-	// take 3.4 KB, against 96 KB.
+	// bytes, up to twice that, and some 90 a member. A count asks every member, so that
+	// a room has at most 1,000. Take it for small rooms with many messages: 10 members
+	// and 1,000 messages take 3.4 KB, against 96 KB.
 	ByMember
 )
 
@@ -96,7 +97,8 @@ func (r *Receipts) Has(ctx context.Context, room string, member, message int) (b
 	return err == nil && has.Val() == 1, err
 }
 
-// Count returns how many members have read a message, of a room that has so many. One round trip; O(members), and by member at most 1,000 of them.
+// Count returns how many members have read a message, of a room that has so many. One
+// round trip; O(members), and by member at most 1,000 of them.
 func (r *Receipts) Count(ctx context.Context, room string, message, members int) (int, error) {
 	if err := r.check(room, 0); err != nil {
 		return 0, err

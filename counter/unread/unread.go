@@ -69,7 +69,7 @@ func (s *store) key(kind, thing string) string {
 // run runs a script that changes keys of one slot.
 func (s *store) run(ctx context.Context, sc *script.Script, keys []string, args ...any) error {
 	_, err := sc.Run(ctx, s.rdb, script.Call{Keys: keys, Args: append([]any{s.opts.TTL.Milliseconds()}, args...)})
-	return explain(err)
+	return explain(keys[0], err)
 }
 
 // read sends commands in one round trip, one to each server of a Cluster.
@@ -82,18 +82,18 @@ func (s *store) read(ctx context.Context, queue func(pipe redis.Pipeliner)) erro
 	commands, _ := pipe.Exec(ctx) // its error may be the redis.Nil of the first
 	for _, cmd := range commands {
 		if err := cmd.Err(); err != nil && !errors.Is(err, redis.Nil) {
-			return explain(fmt.Errorf("%w: %w", ErrUnavailable, err))
+			return explain(fmt.Sprint(cmd.Args()[1]), fmt.Errorf("%w: %w", ErrUnavailable, err))
 		}
 	}
 	return nil
 }
 
-func explain(err error) error {
+func explain(key string, err error) error {
 	if errors.Is(err, redis.ErrClosed) {
-		return fmt.Errorf("%w: %w", ErrClosed, err)
+		return fmt.Errorf("%w: key %q: %w", ErrClosed, key, err)
 	}
 	if err != nil {
-		return fmt.Errorf("unread: %w", err)
+		return fmt.Errorf("unread: key %q: %w", key, err)
 	}
 	return nil
 }

@@ -90,7 +90,8 @@ const (
 )
 
 // A Worker holds a worker id, leased in Redis and renewed in the background until
-// Close. If the lease is lost it takes another id, and goes on.
+// Close. If the lease is lost it takes another id, and goes on. Methods may be called
+// from many goroutines.
 type Worker struct {
 	rdb   redis.UniversalClient
 	opts  Options
@@ -165,7 +166,8 @@ func LeaseWorker(ctx context.Context, rdb redis.UniversalClient, opts Options) (
 func (w *Worker) ID() int { return int(w.lease.Load().id) }
 
 // Close ends the making of ids, gives the worker id back and waits for that until
-// ctx ends. If it cannot be given back, the lease runs out by itself.
+// ctx ends. If it cannot be given back, the lease runs out by itself. The Redis
+// client stays open.
 func (w *Worker) Close(ctx context.Context) error {
 	w.mu.Lock()
 	first := !w.closed

@@ -43,20 +43,7 @@ func buyHot(ctx context.Context, w *Worker) error {
 		return err
 	}
 	defer rdb.Close()
-	var wg sync.WaitGroup
-	errs := make([]error, c.Goroutines)
-	for g := range c.Goroutines {
-		wg.Go(func() {
-			rng := rand.New(rand.NewPCG(c.Seed, uint64(c.Process*1000+g)))
-			for n := range c.Orders {
-				if ctx.Err() == nil && errs[g] == nil {
-					errs[g] = buyOne(ctx, w, a, rng, fmt.Sprintf("%d-%d-%d", c.Process, g, n), fmt.Sprintf("all-%d-%d", g, n))
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return errors.Join(errors.Join(errs...), a.Close(ctx))
+	return errors.Join(c.buyAll(ctx, w, a), a.Close(ctx))
 }
 
 // hotEvidence is what the journals of all buckets say.
@@ -204,21 +191,14 @@ func TestStockInBuckets(t *testing.T) {
 	}
 
 	// What nobody paid for, and what was on its way when somebody died, comes back.
-	ctx, cancel := context.WithCancel(t.Context())
-	ran := make(chan error, 1)
-	go func() { ran <- a.Run(ctx) }()
-	require.Eventually(t, func() bool {
-		info, err := a.Inspect(t.Context())
-		return err == nil && info.OpenHolds == 0
-	}, 20*time.Second, 10*time.Millisecond, "holds never come back")
+	stop := endHolds(t, a)
 	var e hotEvidence
 	require.Eventually(t, func() bool {
 		e = hotEvidence{loaded: loaded}
 		e.collect(t, a)
 		return len(judgeHot(&e)) == 0
-	}, 20*time.Second, 200*time.Millisecond, "faults remain: %v", &lateFaults{&e})
-	cancel()
-	require.NoError(t, <-ran)
+	}, time.Minute, 200*time.Millisecond, "faults remain: %v", &lateFaults{&e})
+	stop()
 	require.NotEmpty(t, e.gives, "nothing moved")
 	for _, d := range deeds {
 		if kind := (map[string]stock.OpKind{"reserve": stock.OpReserve, "deduct": stock.OpDeduct, "confirm": stock.OpConfirm, "cancel": stock.OpCancel})[d.Verb]; d.Err == "" && !slices.Contains(e.history[d.ID], kind) {
@@ -232,13 +212,7 @@ func TestStockInBuckets(t *testing.T) {
 	for sku := range loaded {
 		l := levels[sku]
 		require.Equal(t, stock.Level{Left: e.left[sku], Sold: e.sold[sku], Version: l.Version}, l)
-		for n := int64(0); n < l.Left; n += 50 {
-			id := fmt.Sprintf("rest-%s-%d", sku, n)
-			_, err := a.Deduct(t.Context(), stock.Order{ID: id, User: id, Items: []stock.Item{{SKU: sku, Qty: min(50, l.Left-n)}}, Retry: true})
-			require.NoError(t, err)
-		}
-		_, err := a.Deduct(t.Context(), stock.Order{ID: "one more " + sku, User: "u", Items: []stock.Item{{SKU: sku, Qty: 1}}, Retry: true})
-		require.ErrorIs(t, err, stock.ErrInsufficient)
+		sellOut(t, a, sku, l.Left)
 	}
 	t.Logf("%d answers, %d processes killed, %d journal ops, %d transfers", len(deeds), killed, len(e.journal), len(e.gives))
 

@@ -59,6 +59,13 @@ func buy(ctx context.Context, w *Worker) error {
 	runCtx, stop := context.WithCancel(ctx)
 	ran := make(chan error, 1)
 	go func() { ran <- a.Run(runCtx) }()
+	err = c.buyAll(ctx, w, a)
+	stop()
+	return errors.Join(err, <-ran, a.Close(ctx))
+}
+
+// buyAll makes the process's orders, each goroutine its own, until ctx ends.
+func (c purchase) buyAll(ctx context.Context, w *Worker, a *stock.Activity) error {
 	var wg sync.WaitGroup
 	errs := make([]error, c.Goroutines)
 	for g := range c.Goroutines {
@@ -72,8 +79,7 @@ func buy(ctx context.Context, w *Worker) error {
 		})
 	}
 	wg.Wait()
-	stop()
-	return errors.Join(errors.Join(errs...), <-ran, a.Close(ctx))
+	return errors.Join(errs...)
 }
 
 // buyOne places an order, which one time in eight every process places, and then
@@ -257,15 +263,7 @@ func TestStock(t *testing.T) {
 	took := time.Since(began)
 
 	// What nobody paid for comes back.
-	ctx, cancel := context.WithCancel(t.Context())
-	ran := make(chan error, 1)
-	go func() { ran <- a.Run(ctx) }()
-	require.Eventually(t, func() bool {
-		info, err := a.Inspect(t.Context())
-		return err == nil && info.OpenHolds == 0
-	}, 20*time.Second, 10*time.Millisecond, "holds never come back")
-	cancel()
-	require.NoError(t, <-ran)
+	endHolds(t, a)()
 
 	e := evidence{loaded: loaded, deeds: deeds, killed: killed}
 	e.collect(t, a)
@@ -287,15 +285,7 @@ func TestStock(t *testing.T) {
 
 	// The rest sells to the last unit.
 	for _, sku := range []string{"tea", "cup"} {
-		if left := e.levels[sku].Left; left > 0 {
-			for n := int64(0); n < left; n += 50 {
-				id := fmt.Sprintf("rest-%s-%d", sku, n)
-				_, err := a.Deduct(t.Context(), stock.Order{ID: id, User: id, Items: []stock.Item{{SKU: sku, Qty: min(50, left-n)}}, Retry: true})
-				require.NoError(t, err)
-			}
-		}
-		_, err := a.Deduct(t.Context(), stock.Order{ID: "one more " + sku, User: "u", Items: []stock.Item{{SKU: sku, Qty: 1}}, Retry: true})
-		require.ErrorIs(t, err, stock.ErrInsufficient)
+		sellOut(t, a, sku, e.levels[sku].Left)
 	}
 	levels, err := a.Stock(t.Context())
 	require.NoError(t, err)
@@ -304,6 +294,34 @@ func TestStock(t *testing.T) {
 	}
 
 	t.Run("the oracle sees", func(t *testing.T) { seesTampering(t, e) })
+}
+
+// endHolds starts a Run and waits until no hold is open any more.
+func endHolds(t *testing.T, a *stock.Activity) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- a.Run(ctx) }()
+	require.Eventually(t, func() bool {
+		info, err := a.Inspect(t.Context())
+		return err == nil && info.OpenHolds == 0
+	}, time.Minute, 10*time.Millisecond, "holds never come back")
+	return func() {
+		cancel()
+		require.NoError(t, <-ran)
+	}
+}
+
+// sellOut sells what is left of a SKU, to the last unit.
+func sellOut(t *testing.T, a *stock.Activity, sku string, left int64) {
+	t.Helper()
+	for n := int64(0); n < left; n += 50 {
+		id := fmt.Sprintf("rest-%s-%d", sku, n)
+		_, err := a.Deduct(t.Context(), stock.Order{ID: id, User: id, Items: []stock.Item{{SKU: sku, Qty: min(50, left-n)}}, Retry: true})
+		require.NoError(t, err)
+	}
+	_, err := a.Deduct(t.Context(), stock.Order{ID: "one more " + sku, User: "u", Items: []stock.Item{{SKU: sku, Qty: 1}}, Retry: true})
+	require.ErrorIs(t, err, stock.ErrInsufficient)
 }
 
 func (e *evidence) collect(t *testing.T, a *stock.Activity) {

@@ -34,18 +34,18 @@ var (
 	ErrClosed = fmt.Errorf("%w: closed", ErrUnsent)
 )
 
-// A PanicError is what the waiters of a batch get whose flush panicked. It is
+// A panicError is what the waiters of a batch get whose flush panicked. It is
 // an ErrUnknown, and whatever the value is if that was an error.
-type PanicError struct {
+type panicError struct {
 	Value any
 	Stack []byte
 }
 
-func (e *PanicError) Error() string {
+func (e *panicError) Error() string {
 	return fmt.Sprintf("%v: flush panicked: %v\n%s", ErrUnknown, e.Value, e.Stack)
 }
 
-func (e *PanicError) Unwrap() []error {
+func (e *panicError) Unwrap() []error {
 	if err, ok := e.Value.(error); ok {
 		return []error{ErrUnknown, err}
 	}
@@ -98,7 +98,7 @@ type Group[Q, R any] struct {
 // every caller of the batch gets as it is. It keeps neither batch nor ctx: both
 // are used again. ctx belongs to no caller; it ends when the last caller of the
 // batch has left, or when Close runs out of time. A panic becomes a
-// *PanicError, runtime.Goexit or a wrong number of results an ErrUnknown, for
+// *panicError, runtime.Goexit or a wrong number of results an ErrUnknown, for
 // the callers of that batch alone.
 func New[Q, R any](flush func(ctx context.Context, lane string, batch []Q) ([]R, error), opts Options) *Group[Q, R] {
 	if opts.MaxItems <= 0 {

@@ -291,7 +291,7 @@ func TestAFailureReachesExactlyItsBatch(t *testing.T) {
 	for how, check := range map[string]func(t *testing.T, err error){
 		"fail": func(t *testing.T, err error) { require.Equal(t, errRefused, err) },
 		"panic": func(t *testing.T, err error) {
-			var p *PanicError
+			var p *panicError
 			require.ErrorAs(t, err, &p)
 			require.Equal(t, errRefused, p.Value)
 			require.Contains(t, string(p.Stack), "coalesce_test.go")

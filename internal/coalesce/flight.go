@@ -105,7 +105,7 @@ func (f *flight[Q, R]) fly() (rs []R, err error) {
 	defer func() {
 		if !returned {
 			if v := recover(); v != nil {
-				err = &PanicError{Value: v, Stack: debug.Stack()}
+				err = &panicError{Value: v, Stack: debug.Stack()}
 			}
 		}
 	}()

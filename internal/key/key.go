@@ -17,8 +17,8 @@ import (
 	"strings"
 )
 
-// DefaultPrefix is used where a package's Options.Prefix is empty.
-const DefaultPrefix = "spillway"
+// defaultPrefix is used where a package's Options.Prefix is empty.
+const defaultPrefix = "spillway"
 
 // maxName is the longest name that is kept readable, in bytes after escaping;
 // a longer one is replaced by its hash.
@@ -31,7 +31,7 @@ type Space struct{ base string }
 // legal: what could leave the prefix or choose another slot is escaped.
 func New(prefix, pkg string, layout int, name string) Space {
 	if prefix == "" {
-		prefix = DefaultPrefix
+		prefix = defaultPrefix
 	}
 	return Space{Escape(prefix) + ":" + pkg + strconv.Itoa(layout) + ":{" + Escape(name) + "}"}
 }

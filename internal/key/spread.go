@@ -13,7 +13,7 @@ const slots = 16384
 // keys, and no Space of New has one of them. n is 1 to 1000.
 func Spread(prefix, pkg string, layout int, name string, n int) []Space {
 	if prefix == "" {
-		prefix = DefaultPrefix
+		prefix = defaultPrefix
 	}
 	before := Escape(prefix) + ":" + pkg + strconv.Itoa(layout) + ":{"
 	spaces := make([]Space, n)

@@ -16,13 +16,13 @@ import (
 // NoEviction is the policy under which Redis refuses writes instead of evicting.
 const NoEviction = "noeviction"
 
-// ErrUnreadable says that the policy could not be learned: the server hides it,
+// errUnreadable says that the policy could not be learned: the server hides it,
 // as many hosted ones do, or did not answer.
-var ErrUnreadable = errors.New("maxmemory-policy is unreadable")
+var errUnreadable = errors.New("maxmemory-policy is unreadable")
 
 // Check returns the maxmemory-policy of the masters behind rdb: NoEviction if
-// all have it, else one that another of them has. The error wraps ErrUnreadable,
-// and the cause, if no master is known to evict but one could not be asked. It
+// all have it, else one that another of them has. It is an error, which wraps
+// the cause, if no master is known to evict but one could not be asked. It
 // costs one or two round trips a master.
 func Check(ctx context.Context, rdb redis.UniversalClient) (policy string, err error) {
 	var mu sync.Mutex
@@ -52,7 +52,7 @@ func Check(ctx context.Context, rdb redis.UniversalClient) (policy string, err e
 		return policy, nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrUnreadable, err)
+		return "", fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	return policy, nil
 }

@@ -26,13 +26,13 @@ func TestCheck(t *testing.T) {
 			require.Equal(t, policy, got, name)
 		}
 		_, err := Check(ctx, as("nothing"))
-		require.ErrorIs(t, err, ErrUnreadable)
+		require.ErrorIs(t, err, errUnreadable)
 		require.ErrorContains(t, err, "NOPERM")
 	}
 	unreadable := func(rdb redis.UniversalClient) {
 		t.Helper()
 		_, err := Check(ctx, rdb)
-		require.ErrorIs(t, err, ErrUnreadable)
+		require.ErrorIs(t, err, errUnreadable)
 	}
 	p.Kill()
 	unreadable(admin)
@@ -69,7 +69,7 @@ func TestCheckAsksEveryMaster(t *testing.T) {
 		down, up := c.nodes[0], c.nodes[1]
 		down.Kill()
 		_, err := Check(ctx, c.rdb)
-		require.ErrorIs(t, err, ErrUnreadable, name)
+		require.ErrorIs(t, err, errUnreadable, name)
 		require.NoError(t, up.Client().ConfigSet(ctx, "maxmemory-policy", "allkeys-lru").Err())
 		got, err := Check(ctx, c.rdb)
 		require.NoError(t, err, name)

@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -16,7 +17,7 @@ func TestClusterFailsOver(t *testing.T) {
 	rdb := c.Client()
 	set := func(key string) error { return rdb.Set(t.Context(), key, "v", 0).Err() }
 	require.NoError(t, set("k"))
-	require.NoError(t, rdb.Do(t.Context(), "wait", 1, 1000).Err())
+	require.NoError(t, poll(t.Context(), func() error { return onReplica(t, c.MasterOf("k"), "k") }))
 
 	start := time.Now()
 	dead := c.KillMaster("k")
@@ -31,6 +32,33 @@ func TestClusterFailsOver(t *testing.T) {
 	}))
 	require.NotSame(t, dead, c.MasterOf("k"))
 	require.NoError(t, set("k"))
+}
+
+// onReplica returns nil when a replica of master has what it wrote to key up to now.
+func onReplica(t *testing.T, master *Proc, key string) error {
+	return master.ask(func(rdb *redis.Client) error {
+		conn := rdb.Conn() // WAIT counts for what its own connection wrote
+		defer conn.Close()
+		if err := conn.Expire(t.Context(), key, time.Hour).Err(); err != nil {
+			return err
+		}
+		n, err := conn.Wait(t.Context(), 1, 500*time.Millisecond).Result()
+		if err == nil && n < 1 {
+			err = errors.New("no replica has it")
+		}
+		return err
+	})
+}
+
+// awaitMaster waits until the sentinel that Master asks has heard of the failover: a
+// client may hear of it from another one first.
+func (s *SentinelProcs) awaitMaster(t *testing.T, is func(p *Proc) bool) error {
+	return poll(t.Context(), func() error {
+		if !is(s.Master()) {
+			return errors.New("it is another one")
+		}
+		return nil
+	})
 }
 
 // Two masters of one epoch are a cluster in which a failover fails now and then.
@@ -73,13 +101,13 @@ func TestSentinelFailsOverAndTheClientFollows(t *testing.T) {
 	s := Sentinel(t)
 	rdb := s.Client()
 	require.NoError(t, rdb.Set(t.Context(), "k", "v", 0).Err())
-	require.NoError(t, rdb.Do(t.Context(), "wait", 1, 1000).Err())
+	require.NoError(t, poll(t.Context(), func() error { return onReplica(t, s.Master(), "k") }))
 
 	start := time.Now()
 	dead := s.KillMaster()
 	require.NoError(t, poll(t.Context(), func() error { return rdb.Set(t.Context(), "k2", "v", 0).Err() }))
 	t.Log("writes failed for", time.Since(start))
-	require.NotSame(t, dead, s.Master())
+	require.NoError(t, s.awaitMaster(t, func(p *Proc) bool { return p != dead }))
 	require.Equal(t, "v", s.Master().Client().Get(t.Context(), "k").Val())
 }
 
@@ -88,11 +116,11 @@ func TestSentinelFailsOverToAReplicaThatIsBehind(t *testing.T) {
 	s := Sentinel(t)
 	rdb := s.Client()
 	require.NoError(t, rdb.Set(t.Context(), "k", "old", 0).Err())
-	require.NoError(t, rdb.Do(t.Context(), "wait", 1, 1000).Err())
+	require.NoError(t, poll(t.Context(), func() error { return onReplica(t, s.Master(), "k") }))
 	behind := s.CutReplica()
 	require.NoError(t, rdb.Set(t.Context(), "k", "new", 0).Err())
 	s.KillMaster()
 	require.NoError(t, poll(t.Context(), func() error { return rdb.Set(t.Context(), "k2", "v", 0).Err() }))
-	require.Same(t, behind, s.Master())
+	require.NoError(t, s.awaitMaster(t, func(p *Proc) bool { return p == behind }))
 	require.Equal(t, "old", rdb.Get(t.Context(), "k").Val())
 }

@@ -43,7 +43,7 @@ func eachFaulty(t *testing.T, f func(t *testing.T, faults *Faults, rdb, clean *r
 }
 
 func TestFaultsOfOneCommand(t *testing.T) {
-	timeout := func(err error) bool {
+	isTimeout := func(err error) bool {
 		var ne net.Error
 		return errors.As(err, &ne) && ne.Timeout()
 	}
@@ -52,23 +52,27 @@ func TestFaultsOfOneCommand(t *testing.T) {
 		name     string
 		rule     Rule
 		executed int
+		timeout  bool
 		is       func(error) bool
 	}{
-		{"CutBefore", Rule{Do: CutBefore}, 0, eof},
-		{"CutAfter", Rule{Do: CutAfter}, 1, eof},
-		{"LoseReply", Rule{Do: LoseReply}, 1, timeout},
-		{"DelayReply past the client's timeout", Rule{Do: DelayReply, Delay: time.Minute}, 1, timeout},
-		{"DelayReply within it", Rule{Do: DelayReply, Delay: 20 * time.Millisecond}, 1,
+		{"CutBefore", Rule{Do: CutBefore}, 0, false, eof},
+		{"CutAfter", Rule{Do: CutAfter}, 1, false, eof},
+		{"LoseReply", Rule{Do: LoseReply}, 1, true, isTimeout},
+		{"DelayReply past the client's timeout", Rule{Do: DelayReply, Delay: time.Minute}, 1, true, isTimeout},
+		{"DelayReply within it", Rule{Do: DelayReply, Delay: 20 * time.Millisecond}, 1, false,
 			func(err error) bool { return err == nil }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			eachFaulty(t, func(t *testing.T, faults *Faults, rdb, clean *redis.Client) {
 				ctx, k := t.Context(), Prefix(t)
-				rdb = rdb.WithTimeout(500 * time.Millisecond)
+				faulty := rdb
+				if c.timeout {
+					faulty = rdb.WithTimeout(500 * time.Millisecond)
+				}
 				c.rule.Match = "incr " + k
 				faults.Add(c.rule)
 				begin := time.Now()
-				err := rdb.Incr(ctx, k).Err()
+				err := faulty.Incr(ctx, k).Err()
 				require.True(t, c.is(err), "error %v", err)
 				require.GreaterOrEqual(t, time.Since(begin), min(c.rule.Delay, 500*time.Millisecond))
 				require.Equal(t, 1, faults.Fired(c.rule.Do))
@@ -99,7 +103,9 @@ func TestFaultsInAPipeline(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			eachFaulty(t, func(t *testing.T, faults *Faults, rdb, clean *redis.Client) {
 				ctx, prefix := t.Context(), Prefix(t)
-				rdb = rdb.WithTimeout(500 * time.Millisecond)
+				if c.do == LoseReply {
+					rdb = rdb.WithTimeout(time.Second)
+				}
 				faults.Add(Rule{Do: c.do, Match: "set " + prefix + "2"})
 				got := make([]*countingCmd, 4)
 				pipe := rdb.Pipeline()

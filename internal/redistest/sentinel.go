@@ -127,9 +127,11 @@ func (s *SentinelProcs) Client(modify ...func(*redis.FailoverOptions)) *redis.Cl
 func (s *SentinelProcs) Master() *Proc {
 	s.tb.Helper()
 	var addr []string
-	err := s.sentinels[0].ask(func(rdb *redis.Client) (err error) {
-		addr, err = rdb.Do(s.tb.Context(), "sentinel", "get-master-addr-by-name", sentinelMaster).StringSlice()
-		return err
+	err := poll(s.tb.Context(), func() error {
+		return s.sentinels[0].ask(func(rdb *redis.Client) (err error) {
+			addr, err = rdb.Do(s.tb.Context(), "sentinel", "get-master-addr-by-name", sentinelMaster).StringSlice()
+			return err
+		})
 	})
 	if err != nil {
 		s.tb.Fatal(err)
@@ -153,8 +155,10 @@ func (s *SentinelProcs) CutReplica() *Proc {
 		if p == master {
 			continue
 		}
-		err := p.ask(func(rdb *redis.Client) error {
-			return rdb.Do(s.tb.Context(), "replicaof", "127.0.0.1", "1").Err() // nobody is there
+		err := poll(s.tb.Context(), func() error {
+			return p.ask(func(rdb *redis.Client) error {
+				return rdb.Do(s.tb.Context(), "replicaof", "127.0.0.1", "1").Err() // nobody is there
+			})
 		})
 		if err != nil {
 			s.tb.Fatal(err)

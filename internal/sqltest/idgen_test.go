@@ -213,7 +213,7 @@ func TestSegmentOnSQL(t *testing.T) {
 			if i == 310 {
 				rename(t, db, "gone", "spillway_idgen")
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			if i >= 300 && i < 310 {
 				cancel() // only ids at hand
 			}

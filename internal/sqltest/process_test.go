@@ -181,14 +181,16 @@ func kills(t *testing.T, db Database, cfg taking, lanes, each int) (mean, most i
 				if rng.IntN(2) == 0 {
 					mine.Mode = 1000
 				}
-				first, once := make(chan struct{}), sync.Once{}
+				second, reports := make(chan struct{}), 0
 				worker := chaos.Start(t, "take", mine, func(ids []int64) {
 					b.write(ids)
 					got.count += int64(len(ids))
 					got.least = min(got.least, slices.Min(ids))
-					once.Do(func() { close(first) })
+					if reports++; reports == 2 {
+						close(second)
+					}
 				})
-				<-first
+				<-second
 				<-time.After(time.Duration(rng.Int64N(int64(60 * time.Millisecond))))
 				worker.Kill()
 				if lane == 0 {
@@ -241,9 +243,12 @@ func TestSegmentKilledAtRandomPoints(t *testing.T) {
 			assert.LessOrEqual(t, most, bound)
 		}
 	})
-	// Who holds more than two ranges is found out.
+	// Who holds more than two ranges is found out, unless it dies before it holds them.
 	db := SQLite(t)
 	cfg, bound := setting(db, 8, time.Millisecond)
-	_, most := kills(t, db, cfg, 1, 4)
+	most := int64(0)
+	for tries := 0; most <= bound && tries < 20; tries++ {
+		_, most = kills(t, db, cfg, 1, 4)
+	}
 	assert.Greater(t, most, bound)
 }

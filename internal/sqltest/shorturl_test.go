@@ -157,15 +157,25 @@ func TestLinkStoreList(t *testing.T) {
 }
 
 // naiveLinks looks for a link and then inserts one, with nothing that keeps two from
-// doing so at the same time.
-type naiveLinks struct{ shorturl.Store }
+// doing so at the same time: the first to insert waits until another has looked as well.
+type naiveLinks struct {
+	shorturl.Store
+	inserts *atomic.Int64
+	second  chan struct{}
+}
 
 func (n naiveLinks) Insert(ctx context.Context, l shorturl.Link, _ string) (shorturl.Link, error) {
+	switch n.inserts.Add(1) {
+	case 1:
+		<-n.second
+	case 2:
+		close(n.second)
+	}
 	return n.Store.Insert(ctx, l, "")
 }
 
 func TestNaiveLinksAreCaught(t *testing.T) {
-	s, err := shorturl.New(shorturl.Options{Store: naiveLinks{shorturl.MemoryStore()}, Key: []byte("k"), Codes: shorturl.Random})
+	s, err := shorturl.New(shorturl.Options{Store: naiveLinks{shorturl.MemoryStore(), new(atomic.Int64), make(chan struct{})}, Key: []byte("k"), Codes: shorturl.Random})
 	require.NoError(t, err)
 	var codes sync.Map
 	var wg sync.WaitGroup

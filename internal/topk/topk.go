@@ -19,8 +19,8 @@ const (
 	// base makes a bucket of count c give way to another key with the chance
 	// base^-c. The paper's value.
 	base = 1.08
-	// MaxKey is the longest key, in bytes, that can be in the list.
-	MaxKey = 512
+	// maxKey is the longest key, in bytes, that can be in the list.
+	maxKey = 512
 )
 
 // A bucket counts one key, told by 32 bits of its hash.
@@ -56,11 +56,11 @@ func New(k int, seed uint64) *Sketch {
 }
 
 // Add counts one occurrence of key, whose 64-bit hash the caller computed. A key
-// longer than MaxKey counts towards Total only. It allocates only while the list's
+// longer than 512 bytes counts towards Total only. It allocates only while the list's
 // buffers grow.
 func (s *Sketch) Add(key string, hash uint64) {
 	s.total++
-	if len(key) > MaxKey {
+	if len(key) > maxKey {
 		return
 	}
 	for i, h := range s.hashes {

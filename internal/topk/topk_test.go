@@ -128,10 +128,10 @@ func TestForgets(t *testing.T) {
 
 func TestLongKeysCountInTotalOnly(t *testing.T) {
 	s := New(2, 1)
-	s.Add(strings.Repeat("x", MaxKey+1), 1)
+	s.Add(strings.Repeat("x", maxKey+1), 1)
 	assert.Zero(t, s.Len())
 	assert.Equal(t, 1.0, s.Total())
-	s.Add(strings.Repeat("x", MaxKey), 1)
+	s.Add(strings.Repeat("x", maxKey), 1)
 	assert.Equal(t, 1, s.Len())
 }
 

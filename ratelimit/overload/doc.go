@@ -21,8 +21,9 @@
 // gradient of latency: it falls when calls take longer than they do without load, and
 // grows while they do not and the limit is used.
 //
-// A PerKey never lets more than n of a key in; those who wait come in the order in which
-// they came, and leave at once when their ctx ends. A key that nobody holds takes no memory.
+// A PerKey never lets more than n of a key in; those who wait come in the order in
+// which they came, and leave at once when their ctx ends. A key that nobody holds takes
+// no memory.
 //
 // A switch is read without a lock or I/O.
 //

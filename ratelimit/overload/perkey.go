@@ -7,6 +7,7 @@ import (
 )
 
 // A PerKey bounds how many callers hold a key at a time: a semaphore per key.
+// Methods may be called from many goroutines.
 type PerKey struct {
 	n  int
 	mu sync.Mutex

@@ -27,7 +27,8 @@ const (
 //
 // Latency without load is the lowest seen; it is raised slowly while the service is
 // half idle, and when the limit has been at its floor for a second: then what is
-// measured is the service alone, which has become slower.
+// measured is the service alone, which has become slower. Methods may be called from
+// many goroutines.
 type Shedder struct {
 	least, most float64
 

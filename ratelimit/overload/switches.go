@@ -41,7 +41,7 @@ type Options struct {
 }
 
 // Switches name what can be left out under load: recommendations, say. All are off
-// until somebody flips them.
+// until somebody flips them. Methods may be called from many goroutines.
 type Switches struct {
 	rdb  redis.UniversalClient
 	opts Options

@@ -146,6 +146,8 @@ func like(ctx context.Context, w *chaos.Worker) error {
 		return err
 	}
 	rng := rand.New(rand.NewPCG(cfg.Seed, 1))
+	pauses := []time.Duration{2500 * time.Millisecond, time.Millisecond, time.Millisecond, time.Millisecond, time.Millisecond}
+	next := 0 // the first pause is a long one
 	for total := int64(0); total < cfg.Adds && ctx.Err() == nil; {
 		n := min(10, cfg.Adds-total)
 		for range n {
@@ -158,9 +160,10 @@ func like(ctx context.Context, w *chaos.Worker) error {
 			return err
 		}
 		select { // some pauses are long enough for the block to be idle
-		case <-time.After(time.Duration([]int64{1, 1, 1, 1, 2500}[rng.IntN(5)]) * time.Millisecond):
+		case <-time.After(pauses[next]):
 		case <-ctx.Done():
 		}
+		next = rng.IntN(len(pauses))
 	}
 	return c.Close(context.WithoutCancel(ctx))
 }

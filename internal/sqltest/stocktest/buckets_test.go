@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -124,35 +123,12 @@ func TestKilledJournalsOfBuckets(t *testing.T) {
 		config.Driver, config.DSN = db.Names()
 		sold := make(chan error, 1)
 		go func() { sold <- sell(t.Context(), a, 8, orders, "o") }()
-		batches := 0
-		for range kills {
-			var ps [2]*chaos.Process
-			reports := make(chan int, 1<<16)
-			for i := range ps {
-				ps[i] = chaos.Start(t, "journal", config, func(n int) {
-					if i == 0 {
-						reports <- n
-					}
-				})
-			}
-			for range 1 + rand.IntN(8) {
-				select {
-				case <-reports:
-					batches++
-				case <-time.After(300 * time.Millisecond):
-				}
-			}
-			ps[0].Kill()
-			ps[1].Kill()
-		}
+		batches := killPairs(t, config, kills, 8)
 		require.NoError(t, <-sold)
 		ctx, stop := context.WithCancel(t.Context())
 		ran := make(chan error, 1)
 		go func() { ran <- a.Run(ctx) }() // ends holds and transfers
-		require.Eventually(t, func() bool {
-			info, err := a.Inspect(t.Context())
-			return err == nil && info.OpenHolds == 0
-		}, 20*time.Second, 10*time.Millisecond)
+		awaitHolds(t, a)
 		stop()
 		require.NoError(t, <-ran)
 		last := chaos.Start(t, "journal", config, func(int) {})
@@ -219,15 +195,16 @@ func failoverOfABucket(t *testing.T) bool {
 	}
 	require.NotEmpty(t, at)
 	b.more(t, 400)
-	require.Eventually(t, func() bool {
-		now, err := store.Checkpoint(ctx, bucketJournal(1))
-		return err == nil && now > at
-	}, time.Minute, 10*time.Millisecond, "SQL does not keep up")
+	awaitCheckpoint(t, store, bucketJournal(1), at)
 	require.NoError(t, journal.end())
 	before, err := store.Checkpoint(ctx, bucketJournal(1))
 	require.NoError(t, err)
 	inSQL := orders(t, db)
 	b.more(t, 100)
+	if c.MasterOf(key) != master {
+		t.Log("a failover before its time: again")
+		return false
+	}
 	began := time.Now()
 	c.KillMaster(key)
 	b.more(t, 200)
@@ -236,8 +213,6 @@ func failoverOfABucket(t *testing.T) bool {
 		require.NoError(t, err)
 		if e.ID == "1/"+before {
 			t.Log("the new master was not behind: again")
-			b.stop()
-			b.wg.Wait()
 			return false
 		}
 	}

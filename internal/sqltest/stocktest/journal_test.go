@@ -91,6 +91,9 @@ type naive struct {
 }
 
 func (n naive) Apply(ctx context.Context, journal, from string, batch []stock.Entry) error {
+	if err := n.meet(ctx); err != nil {
+		return err
+	}
 	for _, e := range batch {
 		for _, l := range linesOf(e) {
 			if _, err := n.db.ExecContext(ctx, `INSERT INTO naive (entry, kind, order_id, user_id, sku, qty, reason) VALUES (?, ?, ?, ?, ?, ?, ?)`,
@@ -102,6 +105,20 @@ func (n naive) Apply(ctx context.Context, journal, from string, batch []stock.En
 	pause(ctx, 50*time.Millisecond) // as a database on another machine takes
 	_, err := n.db.ExecContext(ctx, `UPDATE spillway_stock_journal SET position = ?`, batch[len(batch)-1].ID)
 	return err
+}
+
+// meet waits until two processes have something to write.
+func (n naive) meet(ctx context.Context) error {
+	if _, err := n.db.ExecContext(ctx, `INSERT OR IGNORE INTO present VALUES (?)`, os.Getpid()); err != nil {
+		return err
+	}
+	for present := 0; ctx.Err() == nil; pause(ctx, 5*time.Millisecond) {
+		err := n.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM present`).Scan(&present)
+		if err != nil || present == 2 {
+			return err
+		}
+	}
+	return ctx.Err()
 }
 
 // A keeper is a sink that takes nothing, so that the journal stays whole. It stops when
@@ -224,33 +241,9 @@ func TestKilledJournals(t *testing.T) {
 		config.Driver, config.DSN = db.Names()
 		sold := make(chan error, 1)
 		go func() { sold <- sell(t.Context(), a, 8, orders, "o") }()
-		batches := 0
-		for range kills {
-			// Both work at once; one is killed at a random point of its work.
-			var ps [2]*chaos.Process
-			reports := make(chan int, 1<<16)
-			for i := range ps {
-				ps[i] = chaos.Start(t, "journal", config, func(n int) {
-					if i == 0 {
-						reports <- n
-					}
-				})
-			}
-			for range 1 + rand.IntN(4) {
-				select {
-				case <-reports:
-					batches++
-				case <-time.After(300 * time.Millisecond): // the other one is faster, or nothing is left
-				}
-			}
-			ps[0].Kill()
-			ps[1].Kill()
-		}
+		batches := killPairs(t, config, kills, 4)
 		require.NoError(t, <-sold)
-		require.Eventually(t, func() bool {
-			info, err := a.Inspect(t.Context())
-			return err == nil && info.OpenHolds == 0
-		}, 20*time.Second, 10*time.Millisecond)
+		awaitHolds(t, a)
 		last := chaos.Start(t, "journal", config, func(int) {})
 		awaitSunk(t, a, store)
 		require.NoError(t, last.Stop())
@@ -260,6 +253,43 @@ func TestKilledJournals(t *testing.T) {
 		}
 		t.Logf("%d rows, %d batches of processes that were killed", len(e.rows), batches)
 	})
+}
+
+// killPairs starts two processes that bring the journal into SQL, and kills them at a
+// random point of their work, after one of them has told of up to most batches; again
+// and again. It returns how many it was told of.
+func killPairs(t *testing.T, config journaler, kills, most int) (batches int) {
+	t.Helper()
+	for range kills {
+		var ps [2]*chaos.Process
+		reports := make(chan int, 1<<16)
+		for i := range ps {
+			ps[i] = chaos.Start(t, "journal", config, func(n int) {
+				if i == 0 {
+					reports <- n
+				}
+			})
+		}
+		for range 1 + rand.IntN(most) {
+			select {
+			case <-reports:
+				batches++
+			case <-time.After(300 * time.Millisecond): // the other one is faster, or nothing is left
+			}
+		}
+		ps[0].Kill()
+		ps[1].Kill()
+	}
+	return batches
+}
+
+// awaitHolds waits until no hold is open any more.
+func awaitHolds(t *testing.T, a *stock.Activity) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		info, err := a.Inspect(t.Context())
+		return err == nil && info.OpenHolds == 0
+	}, time.Minute, 10*time.Millisecond, "holds never come back")
 }
 
 // awaitSunk waits until SQL has the whole journal.
