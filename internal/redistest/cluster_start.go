@@ -58,6 +58,7 @@ func startCluster(ctx context.Context, masters, replicasEach int) (nodes []*Proc
 			p, err := newProc(
 				"--cluster-enabled", "yes",
 				"--cluster-node-timeout", bootNodeTimeout,
+				"--cluster-replica-validity-factor", "0", // it takes over, however long it was cut off
 				"--repl-diskless-sync-delay", "0")
 			if err != nil {
 				closeAll(nodes)

@@ -25,6 +25,8 @@ type site struct {
 	rdb    redis.UniversalClient
 	master func() *redistest.Proc
 	kill   func()
+	// fresh is for how long a replica may have been cut off and take over; 0 for ever.
+	fresh time.Duration
 }
 
 // sites runs f on either kind. f reports false if the failover was not the one that it
@@ -34,12 +36,13 @@ func sites(t *testing.T, f func(t *testing.T, s site) bool) {
 	for name, start := range map[string]func(t *testing.T) site{
 		"Sentinel": func(t *testing.T) site {
 			s := redistest.Sentinel(t)
-			return site{s.Client(), s.Master, func() { s.KillMaster() }}
+			// Ten times what a master has to be silent to be dead, and that it is silent.
+			return site{s.Client(), s.Master, func() { s.KillMaster() }, 8 * time.Second}
 		},
 		"Cluster": func(t *testing.T) site {
 			c := redistest.Cluster(t, 3, 1)
 			key := "{" + sale + "}"
-			return site{c.Client(), func() *redistest.Proc { return c.MasterOf(key) }, func() { c.KillMaster(key) }}
+			return site{c.Client(), func() *redistest.Proc { return c.MasterOf(key) }, func() { c.KillMaster(key) }, 0}
 		},
 	} {
 		as := false
@@ -216,15 +219,20 @@ func failover(t *testing.T, s site, lagging bool) bool {
 		// SQL takes in what the replica does not hear of, and above all who has the jar.
 		// How much more that is depends on how fast SQL is.
 		cutReplica(t, master)
+		cut := time.Now()
 		place(t, a, jar("sold"))
 		info, err := a.Inspect(ctx)
 		require.NoError(t, err)
-		b.more(t, 100)
+		b.more(t, 50)
 		awaitCheckpoint(t, store, sale, info.LastEntry)
 		require.NoError(t, journal.end())
 		before, err = store.Checkpoint(ctx, sale)
 		require.NoError(t, err)
-		b.more(t, 100)
+		b.more(t, 50)
+		if s.fresh > 0 && time.Since(cut) > s.fresh {
+			t.Log("the replica was cut off for too long: again")
+			return false
+		}
 	}
 	inSQL := orders(t, db)
 	if s.master() != master {
