@@ -131,7 +131,7 @@ func fleet(t *testing.T, c taking, kill bool) (all []taken) {
 		}))
 	}
 	if kill {
-		require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(all) > 100 }, 30*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(all) > 100 }, time.Minute, time.Millisecond)
 		workers[0].Kill()
 		workers = workers[1:]
 	}

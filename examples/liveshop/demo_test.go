@@ -103,11 +103,11 @@ func TestDemoSurvivesAKill(t *testing.T) {
 		}
 		return names
 	}
-	require.Eventually(t, func() bool { return up() == "s1s3" }, 20*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return up() == "s1s3" }, time.Minute, 100*time.Millisecond)
 	var restarted struct{ Started []string }
 	require.NoError(t, operator.Call(t.Context(), "POST /admin/demo/restart", nil, &restarted))
 	require.Equal(t, []string{"s2"}, restarted.Started)
-	require.Eventually(t, func() bool { return up() == "s1s2s3" }, 20*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return up() == "s1s2s3" }, time.Minute, 100*time.Millisecond)
 }
 
 // With -for the demo ends by itself, judges itself, and its servers are gone.
