@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -161,13 +162,13 @@ func TestDemoRush(t *testing.T) {
 			}
 		}
 		return false
-	}, time.Minute, 200*time.Millisecond)
+	}, 3*time.Minute, 200*time.Millisecond)
 	var verdicts []check.Verdict
-	require.NoError(t, operator.Sure(t.Context(), "GET /admin/invariants", nil, &verdicts))
-	require.NotEmpty(t, verdicts)
-	for _, v := range verdicts {
-		require.True(t, v.OK, "%+v", v)
-	}
+	wrong := func(v check.Verdict) bool { return !v.OK }
+	require.Eventually(t, func() bool { // SQL may be seconds behind
+		require.NoError(t, operator.Sure(t.Context(), "GET /admin/invariants", nil, &verdicts))
+		return len(verdicts) > 0 && !slices.ContainsFunc(verdicts, wrong)
+	}, time.Minute, time.Second, "%+v", &verdicts)
 }
 
 func TestUnknownCommand(t *testing.T) {
