@@ -156,8 +156,17 @@ func TestOutOfMemoryPolicies(t *testing.T) {
 	require.Equal(t, "ann", get(t, refreshing, "1"))
 	require.Eventually(t, func() bool { return refreshing.Stats().Refreshing == 0 }, time.Minute, time.Millisecond)
 	outOfMemory()
-	require.Equal(t, "ann", get(t, limited, "1"))
-	_, err := limited.Get(ctx, "2")
+	var err error
+	for n := 0; err == nil && n < 20; n++ { // one a second: a machine may be slower than that, but not all the time
+		key := fmt.Sprint("limited", n)
+		d.set(key, "ann")
+		var v string
+		if v, err = limited.Get(ctx, key); err == nil {
+			require.Equal(t, "ann", v)
+		} else {
+			require.NotZero(t, n, "the first is let through")
+		}
+	}
 	require.ErrorIs(t, err, ErrOverloaded)
 	require.True(t, redis.IsOOMError(err), "%v", err)
 	_, err = failing.Get(ctx, "1")
