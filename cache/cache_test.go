@@ -186,11 +186,11 @@ func TestFailuresCoolDown(t *testing.T) {
 			require.ErrorContains(t, err, "boom")
 			slow = time.Since(begun) > firstCool*8/10 // the least, by chance
 		}
-		require.EqualValues(t, loads+1, d.loads.Load())
+		require.Equal(t, loads+1, d.loads.Load())
 		d.set(key, "ann")
 		d.fail(nil)
 		require.Eventually(t, func() bool { v, err := b.Get(ctx, key); return err == nil && v == "ann" }, time.Minute, 10*time.Millisecond)
-		require.EqualValues(t, loads+2, d.loads.Load())
+		require.Equal(t, loads+2, d.loads.Load())
 	})
 }
 
