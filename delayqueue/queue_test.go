@@ -162,12 +162,12 @@ func TestLife(t *testing.T) {
 		require.NoError(t, res[3].Err)
 		require.Equal(t, "m1", s.next(t))
 		stop()
-		st, err := q.Inspect(ctx)
+		left, err := q.Inspect(ctx)
 		require.NoError(t, err)
-		require.Equal(t, int64(1), st.Waiting)
-		require.Zero(t, st.Running)
-		require.Zero(t, st.LostHints)
-		require.Equal(t, uint64(3), st.Succeeded)
+		require.Equal(t, int64(1), left.Waiting)
+		require.Zero(t, left.Running)
+		require.Zero(t, q.Stats().LostHints)
+		require.Equal(t, uint64(3), q.Stats().Succeeded)
 	})
 }
 

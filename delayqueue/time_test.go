@@ -45,7 +45,7 @@ func TestBubbleTimeouts(t *testing.T) {
 		}
 		st := q.Stats()
 		require.Zero(t, st.LostHints)
-		require.Zero(t, st.Errors)
+		require.Zero(t, st.Failures)
 		require.Less(t, st.Claims, uint64(7*24*60+60), "one a minute when idle")
 	})
 }
@@ -309,7 +309,7 @@ func TestBubbleAckWaitsForRedis(t *testing.T) {
 		require.Equal(t, Finished, state(t, q, "a"))
 		time.Sleep(time.Minute)
 		require.Equal(t, 1, s.count("a"))
-		require.NotZero(t, q.Stats().Errors)
+		require.NotZero(t, q.Stats().Failures)
 	})
 }
 
