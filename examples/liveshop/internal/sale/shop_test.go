@@ -19,7 +19,7 @@ import (
 )
 
 // patience is how long a test waits for what should take a fraction of it.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // A shop is a server's sale, with the accounts it needs.
 type shop struct {
