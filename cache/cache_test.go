@@ -92,7 +92,7 @@ func openSource[K comparable, V any](t *testing.T, rdb redis.UniversalClient, sr
 func connected[K comparable, V any](t *testing.T, caches ...*Cache[K, V]) {
 	t.Helper()
 	for _, c := range caches {
-		require.Eventually(t, func() bool { return !c.Stats().CutOff }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return !c.Stats().CutOff }, time.Minute, time.Millisecond)
 	}
 }
 
@@ -168,22 +168,29 @@ func TestOneLoadAMiss(t *testing.T) {
 
 func TestFailuresCoolDown(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
-		ctx, d, prefix := t.Context(), newDB("1", "ann"), redistest.Prefix(t)
+		ctx, d, prefix := t.Context(), newDB(), redistest.Prefix(t)
 		boom := errors.New("boom")
 		d.fail(boom)
 		a, b := open(t, rdb, d, Options{Prefix: prefix}), open(t, rdb, d, Options{Prefix: prefix})
-		for range 10 {
-			_, err := a.Get(ctx, "1")
+		key, loads := "", int64(0)
+		for n, slow := 0, true; slow; n++ { // a machine may need longer than it takes to cool down
+			key, loads = fmt.Sprint(n), d.loads.Load()
+			begun := time.Now()
+			for range 10 {
+				_, err := a.Get(ctx, key)
+				require.ErrorIs(t, err, ErrLoad)
+				require.ErrorIs(t, err, boom)
+			}
+			_, err := b.Get(ctx, key)
 			require.ErrorIs(t, err, ErrLoad)
-			require.ErrorIs(t, err, boom)
+			require.ErrorContains(t, err, "boom")
+			slow = time.Since(begun) > firstCool*8/10 // the least, by chance
 		}
-		_, err := b.Get(ctx, "1")
-		require.ErrorIs(t, err, ErrLoad)
-		require.ErrorContains(t, err, "boom")
-		require.EqualValues(t, 1, d.loads.Load())
+		require.Equal(t, loads+1, d.loads.Load())
+		d.set(key, "ann")
 		d.fail(nil)
-		require.Eventually(t, func() bool { v, err := b.Get(ctx, "1"); return err == nil && v == "ann" }, 5*time.Second, 10*time.Millisecond)
-		require.EqualValues(t, 2, d.loads.Load())
+		require.Eventually(t, func() bool { v, err := b.Get(ctx, key); return err == nil && v == "ann" }, time.Minute, 10*time.Millisecond)
+		require.Equal(t, loads+2, d.loads.Load())
 	})
 }
 
@@ -203,7 +210,7 @@ func TestDeleteDuringALoad(t *testing.T) {
 			}
 			before <- v
 		}()
-		require.Eventually(t, func() bool { return d.loads.Load() == 1 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return d.loads.Load() == 1 }, time.Minute, time.Millisecond)
 		d.set("1", "new")
 		require.NoError(t, c.Delete(ctx, "1"))
 		after := make(chan string)
@@ -214,7 +221,7 @@ func TestDeleteDuringALoad(t *testing.T) {
 			}
 			after <- v
 		}()
-		require.Eventually(t, func() bool { return d.loads.Load() == 2 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return d.loads.Load() == 2 }, time.Minute, time.Millisecond)
 		close(d.block)
 		require.Equal(t, "old", <-before)
 		require.Equal(t, "new", <-after)

@@ -74,7 +74,7 @@ func TestThreeMasters(t *testing.T) {
 	require.NoError(t, a.Delete(ctx, keys...))
 	all(a, 1)
 	all(redisOnly, 1)
-	require.Eventually(t, func() bool { return b.Stats().Heard >= 300 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return b.Stats().Heard >= 300 }, time.Minute, time.Millisecond)
 	all(b, 1)
 	require.EqualValues(t, 600, loads.Load())
 
@@ -97,6 +97,6 @@ func TestThreeMasters(t *testing.T) {
 	wg.Wait()
 	require.NoError(t, a.DeleteTwice(ctx, time.Millisecond, keys...))
 	version.Store(2)
-	require.Eventually(t, func() bool { return a.twice.Load() == 0 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return a.twice.Load() == 0 }, time.Minute, time.Millisecond)
 	all(redisOnly, 2)
 }

@@ -44,7 +44,7 @@ func TestColdStampede(t *testing.T) {
 				})
 			}
 		}
-		require.Eventually(t, func() bool { return asking.Load() == int64(8*callers) && d.loads.Load() == 1 }, 20*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return asking.Load() == int64(8*callers) && d.loads.Load() == 1 }, time.Minute, time.Millisecond)
 		// Beside the callers, one goroutine a cache, and what shares round trips.
 		require.LessOrEqual(t, runtime.NumGoroutine()-before-idle, 8*callers+8*4+20)
 		close(d.block)
@@ -244,7 +244,7 @@ func TestGoroutines(t *testing.T) {
 		}
 		// Eventually has one too; those that carry round trips are there for a moment.
 		most := before + callers + keys + 1
-		require.Eventually(t, func() bool { return d.loads.Load() == keys && runtime.NumGoroutine() <= most }, 20*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return d.loads.Load() == keys && runtime.NumGoroutine() <= most }, time.Minute, time.Millisecond)
 		require.GreaterOrEqual(t, runtime.NumGoroutine(), callers+keys)
 		close(d.block)
 		wg.Wait()

@@ -59,21 +59,21 @@ func TestOutOfMemory(t *testing.T) {
 		before := d.loads.Load()
 		v, err := other.Get(ctx, "b")
 		return err == nil && v == "old" && d.loads.Load() == before
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	require.False(t, entry("b"))
 
 	d.set("deleted", "new")
 	require.NoError(t, c.Delete(ctx, "deleted", "nowhere"))
 	require.False(t, entry("deleted"))
 	require.Equal(t, "new", get(t, c, "deleted"))
-	require.Eventually(t, func() bool { return other.Stats().Heard >= 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return other.Stats().Heard >= 2 }, time.Minute, time.Millisecond)
 	require.Equal(t, "new", get(t, other, "deleted"), "other processes hear it")
 
 	d.set("written", "new")
 	err = c.Set(ctx, "written", "new")
 	require.ErrorIs(t, err, ErrUnavailable)
 	require.True(t, redis.IsOOMError(err), "%v", err)
-	require.Eventually(t, func() bool { return c.Stats().DeletesWaiting == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return c.Stats().DeletesWaiting == 0 }, time.Minute, time.Millisecond)
 	require.False(t, entry("written"), "the old value, which was wrong")
 	require.Equal(t, "new", get(t, other, "written"))
 	added, err := c.Add(ctx, "added", "x")
@@ -99,7 +99,7 @@ func TestOutOfMemory(t *testing.T) {
 	require.Eventually(t, func() bool {
 		v, err := other.Get(ctx, "b")
 		return err == nil && v == "old" && entry("b")
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 }
 
 // Memory runs out while a key is loaded: its lease is given back all the same.
@@ -130,7 +130,7 @@ func TestOutOfMemoryUnderALoad(t *testing.T) {
 				}
 				return s[:min(1, len(s))]
 			}
-			require.Eventually(t, func() bool { return d.loads.Load() == 1 }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return d.loads.Load() == 1 }, time.Minute, time.Millisecond)
 			require.Equal(t, "L", holder())
 			outOfMemory()
 			close(d.block)
@@ -154,10 +154,19 @@ func TestOutOfMemoryPolicies(t *testing.T) {
 	refreshing := open(t, srv.Client(), d, Options{Prefix: redistest.Prefix(t), OutageLoads: 1, RefreshAfter: time.Millisecond, TTL: time.Hour, Jitter: -1})
 	connected(t, limited, failing, refreshing)
 	require.Equal(t, "ann", get(t, refreshing, "1"))
-	require.Eventually(t, func() bool { return refreshing.Stats().Refreshing == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return refreshing.Stats().Refreshing == 0 }, time.Minute, time.Millisecond)
 	outOfMemory()
-	require.Equal(t, "ann", get(t, limited, "1"))
-	_, err := limited.Get(ctx, "2")
+	var err error
+	for n := 0; err == nil && n < 20; n++ { // one a second: a machine may be slower than that, but not all the time
+		key := fmt.Sprint("limited", n)
+		d.set(key, "ann")
+		var v string
+		if v, err = limited.Get(ctx, key); err == nil {
+			require.Equal(t, "ann", v)
+		} else {
+			require.NotZero(t, n, "the first is let through")
+		}
+	}
 	require.ErrorIs(t, err, ErrOverloaded)
 	require.True(t, redis.IsOOMError(err), "%v", err)
 	_, err = failing.Get(ctx, "1")
@@ -169,7 +178,7 @@ func TestOutOfMemoryPolicies(t *testing.T) {
 	for range 20 {
 		require.Equal(t, "ann", get(t, refreshing, "1"))
 	}
-	require.Eventually(t, func() bool { s := refreshing.Stats(); return s.Refreshing == 0 && s.Outages > 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { s := refreshing.Stats(); return s.Refreshing == 0 && s.Outages > 0 }, time.Minute, time.Millisecond)
 	require.Equal(t, loads, d.loads.Load())
 	require.Equal(t, "cid", get(t, refreshing, "3"))
 }

@@ -1,8 +1,11 @@
 package ratelimit
 
 import (
+	"cmp"
 	"context"
+	"math/big"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -131,7 +134,7 @@ func fleet(t *testing.T, c taking, kill bool) (all []taken) {
 		}))
 	}
 	if kill {
-		require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(all) > 100 }, 30*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(all) > 100 }, time.Minute, time.Millisecond)
 		workers[0].Kill()
 		workers = workers[1:]
 	}
@@ -150,35 +153,34 @@ func longest() time.Duration {
 }
 
 // judge compares what a fleet was granted with the bound, which a lease makes larger
-// by its time and the doubt of when its units were granted; and with what was due
-// between the first grant, before which the limit was full, and the last, after which
-// something may be left.
-func judge(t *testing.T, c taking, all []taken) (over, share float64) {
+// by its time and the doubt of when its units were granted; and with what was there:
+// the limit was full before the first grant, and something may be left after the last.
+// What would have come back while it was full again, as nobody asked, is not missing.
+func judge(t *testing.T, c taking, all []taken) (over, missing, share float64) {
 	require.NotEmpty(t, all)
+	slices.SortStableFunc(all, func(a, b taken) int { return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(b.Left, a.Left)) })
 	var sum, doubt int64
 	grants := make([]grant, 0, len(all))
-	first, last := all[0], all[0]
+	first, last := all[0], all[len(all)-1]
+	there, at := big.NewRat(c.Limit.Burst, 1), first.At
 	for _, g := range all {
-		if g.At < first.At {
-			first = g
+		if there.Add(there, c.Limit.refill(g.At-at)); there.Cmp(big.NewRat(c.Limit.Burst, 1)) > 0 {
+			there.SetInt64(c.Limit.Burst)
 		}
-		if g.At > last.At || g.At == last.At && g.Left < last.Left {
-			last = g
-		}
-		sum, doubt = sum+g.Units, max(doubt, g.Doubt)
+		there.Sub(there, big.NewRat(g.Units, 1))
+		at, sum, doubt = g.At, sum+g.Units, max(doubt, g.Doubt)
 		grants = append(grants, grant{g.At, g.Units})
 	}
-	due, _ := c.Limit.refill(last.At - first.At).Float64()
-	due += float64(c.Limit.Burst - last.Left)
+	missing, _ = there.Sub(there, big.NewRat(last.Left, 1)).Float64()
 	over, _ = excess(c.Limit, grants).Float64()
 	late, _ := c.Limit.refill(c.Lease.Microseconds() + doubt).Float64()
 	if c.Lease == 0 {
 		late = 0
 	}
-	share = float64(sum) / due
-	t.Logf("%d processes' %d units in %v: %.1f beyond the bound, %.2f %% of what was due, doubt %d µs",
-		8, sum, time.Duration(last.At-first.At)*time.Microsecond, over-late, 100*share, doubt)
-	return over - late, share
+	share = float64(sum) / (float64(sum) + missing)
+	t.Logf("%d processes' %d units in %v: %.1f beyond the bound, %.1f missing, doubt %d µs",
+		8, sum, time.Duration(last.At-first.At)*time.Microsecond, over-late, missing, doubt)
+	return over - late, missing, share
 }
 
 func TestFleet(t *testing.T) {
@@ -187,11 +189,15 @@ func TestFleet(t *testing.T) {
 		"lease": {Goroutines: 8, Limit: PerSecond(200).WithBurst(400), For: longest(), Lease: 100 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
-			over, share := judge(t, c, fleet(t, c, false))
+			over, missing, share := judge(t, c, fleet(t, c, false))
 			require.LessOrEqual(t, over, 0.0, "units beyond the bound")
+			if c.Lease == 0 {
+				require.Less(t, missing, 1.0, "what there is of a unit that has not come back yet")
+				return
+			}
 			least := 0.99
-			if c.Lease > 0 && c.For < time.Minute {
-				least = 0.9 // one lease that a busy machine leaves to end is 2 % of a short run
+			if c.For < time.Minute {
+				least = 0.75 // one lease that a busy machine leaves to end is 2 % of a short run
 			}
 			require.GreaterOrEqual(t, share, least)
 		})
@@ -201,14 +207,14 @@ func TestFleet(t *testing.T) {
 // A process that is killed takes no more with it than what it was doing.
 func TestFleetWithDeath(t *testing.T) {
 	c := taking{Goroutines: 8, Limit: PerSecond(200).WithBurst(400), For: longest() / 2}
-	over, share := judge(t, c, fleet(t, c, true))
+	over, missing, _ := judge(t, c, fleet(t, c, true))
 	require.LessOrEqual(t, over, 0.0)
-	require.GreaterOrEqual(t, share, 0.98)
+	require.Less(t, missing, float64(c.Goroutines)+1, "each had one call under way")
 }
 
 // The oracle catches a limiter that reads and then writes.
 func TestFleetControl(t *testing.T) {
 	c := taking{Goroutines: 8, Limit: PerSecond(200).WithBurst(400), For: longest() / 4, Naive: true}
-	over, _ := judge(t, c, fleet(t, c, false))
+	over, _, _ := judge(t, c, fleet(t, c, false))
 	require.Greater(t, over, 100.0, "the oracle does not catch GET then SET")
 }

@@ -23,8 +23,8 @@ func customers() string {
 // The bots bring up a service of their own, sell all there is, and nothing is lost.
 func TestBots(t *testing.T) {
 	for name, args := range map[string][]string{
-		"closed loop": {"-n", customers(), "-units", "20"},
-		"open loop":   {"-n", "200", "-units", "20", "-rate", "400"},
+		"closed loop": {"-n", customers(), "-units", "20", "-within", "4m"},
+		"open loop":   {"-n", "200", "-units", "20", "-rate", "400", "-within", "4m"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out strings.Builder
@@ -43,7 +43,7 @@ func TestBotsOnServers(t *testing.T) {
 	shoptest.NeedRedis(t)
 	_, dsn := sqltest.MariaDB(t).Names()
 	var out strings.Builder
-	err := run(t.Context(), []string{"bots", "-n", customers(), "-units", "20", "-redis", "spawn", "-db", dsn}, &out)
+	err := run(t.Context(), []string{"bots", "-n", customers(), "-units", "20", "-within", "4m", "-redis", "spawn", "-db", dsn}, &out)
 	t.Log(out.String())
 	require.NoError(t, err)
 	require.Contains(t, out.String(), "20 of 20 units paid for")
@@ -54,7 +54,7 @@ func TestBotsOnServers(t *testing.T) {
 func TestBotsAtTheDemo(t *testing.T) {
 	base := demonstrate(t)
 	var out strings.Builder
-	err := run(t.Context(), []string{"bots", "-n", "200", "-units", "20", "-addr", strings.TrimPrefix(base, "http://")}, &out)
+	err := run(t.Context(), []string{"bots", "-n", "200", "-units", "20", "-within", "4m", "-addr", strings.TrimPrefix(base, "http://")}, &out)
 	t.Log(out.String())
 	require.NoError(t, err)
 	require.Contains(t, out.String(), "20 of 20 units paid for")

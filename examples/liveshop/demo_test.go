@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -67,7 +68,7 @@ func TestDemoSurvivesAKill(t *testing.T) {
 	for n := range 60 {
 		customers.Go(func() {
 			c := &client.Client{HTTP: http.DefaultClient, Base: base, From: fmt.Sprintf("10.0.0.%d", n)}
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 			if err := c.LogIn(ctx, fmt.Sprintf("138000%05d", n)); err != nil {
 				t.Error(err)
@@ -103,11 +104,11 @@ func TestDemoSurvivesAKill(t *testing.T) {
 		}
 		return names
 	}
-	require.Eventually(t, func() bool { return up() == "s1s3" }, 20*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return up() == "s1s3" }, time.Minute, 100*time.Millisecond)
 	var restarted struct{ Started []string }
 	require.NoError(t, operator.Call(t.Context(), "POST /admin/demo/restart", nil, &restarted))
 	require.Equal(t, []string{"s2"}, restarted.Started)
-	require.Eventually(t, func() bool { return up() == "s1s2s3" }, 20*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return up() == "s1s2s3" }, time.Minute, 100*time.Millisecond)
 }
 
 // With -for the demo ends by itself, judges itself, and its servers are gone.
@@ -161,13 +162,13 @@ func TestDemoRush(t *testing.T) {
 			}
 		}
 		return false
-	}, time.Minute, 200*time.Millisecond)
+	}, 3*time.Minute, 200*time.Millisecond)
 	var verdicts []check.Verdict
-	require.NoError(t, operator.Sure(t.Context(), "GET /admin/invariants", nil, &verdicts))
-	require.NotEmpty(t, verdicts)
-	for _, v := range verdicts {
-		require.True(t, v.OK, "%+v", v)
-	}
+	wrong := func(v check.Verdict) bool { return !v.OK }
+	require.Eventually(t, func() bool { // SQL may be seconds behind
+		require.NoError(t, operator.Sure(t.Context(), "GET /admin/invariants", nil, &verdicts))
+		return len(verdicts) > 0 && !slices.ContainsFunc(verdicts, wrong)
+	}, time.Minute, time.Second, "%+v", &verdicts)
 }
 
 func TestUnknownCommand(t *testing.T) {

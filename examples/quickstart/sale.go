@@ -66,7 +66,7 @@ type sale struct {
 }
 
 // patience is when a sale that does not sell everything is given up.
-const patience = 15 * time.Second
+const patience = time.Minute
 
 func newSale(ctx context.Context, activity *stock.Activity, units int64) *sale {
 	s := &sale{stock: activity, units: units, told: make(map[string]stock.State)}
@@ -150,7 +150,7 @@ func (s *sale) tell(order stock.Order, end stock.State) {
 
 // drop deletes the activity, after Ctrl-C too.
 func drop(ctx context.Context, activity *stock.Activity) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	return errors.Join(activity.Close(ctx), activity.Drop(ctx))
 }

@@ -222,7 +222,8 @@ func TestReducedMotion(t *testing.T) {
 	}
 }
 
-// stageMoves opens a room and compares what is on its stage half a second apart.
+// stageMoves opens a room and watches its stage until it has changed twenty times, or
+// stands still for two seconds. What is there at first may be painted in several steps.
 func stageMoves(s stage) string {
 	return fmt.Sprintf(`(async () => {
 		const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -230,14 +231,18 @@ func stageMoves(s stage) string {
 		await pause(200);
 		location.hash = "#/rooms/%d";
 		let canvas;
-		for (let i = 0; i < 100 && !(canvas?.width > 300); i++) {
+		while (!(canvas?.width > 300) || canvas.toDataURL().length < 10_000) {
 			await pause(100);
 			canvas = document.querySelector(".stage canvas");
 		}
-		await pause(500);
-		const before = canvas.toDataURL();
-		if (before.length < 10_000) throw new Error("nothing is painted");
-		await pause(500);
-		return canvas.toDataURL() !== before;
+		let before = canvas.toDataURL();
+		for (let changed = 0, still = 0; changed < 20;) {
+			await pause(250);
+			const now = canvas.toDataURL();
+			now === before ? still++ : (changed++, still = 0);
+			if (still === 8) return false;
+			before = now;
+		}
+		return true;
 	})()`, s.ID)
 }

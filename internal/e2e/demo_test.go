@@ -82,7 +82,7 @@ func startDemo(args ...string) (*demo, error) {
 	return d, nil
 }
 
-// stop ends the demo as Ctrl-C does, and returns an error if that takes over 15 s.
+// stop ends the demo as Ctrl-C does, and returns an error if it does not end.
 func (d *demo) stop() error {
 	if err := d.process.Process.Signal(syscall.SIGINT); err != nil {
 		return err
@@ -90,8 +90,8 @@ func (d *demo) stop() error {
 	select {
 	case err := <-d.ended:
 		return err
-	case <-time.After(15 * time.Second):
-		return errors.Join(errors.New("the demo did not end within 15 s"), d.process.Process.Kill(), <-d.ended)
+	case <-time.After(patience):
+		return errors.Join(fmt.Errorf("the demo did not end within %v", patience), d.process.Process.Kill(), <-d.ended)
 	}
 }
 

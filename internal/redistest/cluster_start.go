@@ -93,7 +93,7 @@ func bootCluster(ctx context.Context, nodes []*Proc, masters int) error {
 		}); err != nil {
 			return err
 		}
-		if err := p.ask(func(rdb *redis.Client) error {
+		if err := p.askWithin(patience, func(rdb *redis.Client) error {
 			return rdb.Do(ctx, "cluster", "failover", "takeover").Err()
 		}); err != nil {
 			return err
@@ -118,7 +118,7 @@ func bootCluster(ctx context.Context, nodes []*Proc, masters int) error {
 			return nil
 		}
 		p.args = append(p.args, "--cluster-node-timeout", nodeTimeout) // for a Restart
-		if err := p.ask(func(rdb *redis.Client) error {
+		if err := p.askWithin(patience, func(rdb *redis.Client) error {
 			return rdb.ConfigSet(ctx, "cluster-node-timeout", nodeTimeout).Err()
 		}); err != nil {
 			return err

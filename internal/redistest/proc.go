@@ -212,14 +212,17 @@ func (p *Proc) Executions(ctx context.Context, command string) (int, error) {
 
 // ask calls f with a client for the harness's own questions: it gives up soon
 // on a server that is down or paused.
-func (p *Proc) ask(f func(rdb *redis.Client) error) error {
-	conn, err := net.DialTimeout("tcp4", p.Addr(), time.Second)
+func (p *Proc) ask(f func(rdb *redis.Client) error) error { return p.askWithin(time.Second, f) }
+
+// askWithin is ask, with a patience of its own for what cannot be asked again.
+func (p *Proc) askWithin(d time.Duration, f func(rdb *redis.Client) error) error {
+	conn, err := net.DialTimeout("tcp4", p.Addr(), d)
 	if err != nil {
 		return fmt.Errorf("redistest: %w", err) // go-redis would log it as well
 	}
 	_ = conn.Close()
 	rdb := redis.NewClient(&redis.Options{
-		Addr: p.Addr(), DialerRetries: 1, MaxRetries: -1, ReadTimeout: time.Second, PoolSize: 1,
+		Addr: p.Addr(), DialerRetries: 1, MaxRetries: -1, ReadTimeout: d, PoolSize: 1,
 	})
 	defer func() { _ = rdb.Close() }()
 	if err := f(rdb); err != nil {

@@ -224,7 +224,7 @@ func TestSwitches(t *testing.T) {
 		}
 		becomes := func(s *Switches, name string, on bool) {
 			t.Helper()
-			require.Eventually(t, func() bool { return s.On(name) == on }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return s.On(name) == on }, time.Minute, time.Millisecond)
 		}
 		require.False(t, here.On("recommend"))
 		require.NoError(t, here.Set(ctx, "recommend", true))

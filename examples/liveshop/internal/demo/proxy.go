@@ -48,7 +48,7 @@ func NewProxy(addrs func() []string) *Proxy {
 		panic(err) // the defaults are right
 	}
 	p := &Proxy{addrs: addrs, rooms: rooms, transport: &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: time.Second}).DialContext,
+		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		MaxIdleConnsPerHost: 256,
 		IdleConnTimeout:     30 * time.Second, // less than the servers'
 	}}
@@ -120,8 +120,12 @@ func (p *Proxy) Look(ctx context.Context) {
 	p.ready = now
 }
 
+// askFor is how long a server may take to say that it is ready. One that is gone refuses
+// at once; one that is slow, as all are where the machine is busy, is better than none.
+const askFor = 5 * time.Second
+
 func (p *Proxy) ask(ctx context.Context, addr string) bool {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", http.NoBody)
 	if err != nil {

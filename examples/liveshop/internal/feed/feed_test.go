@@ -31,7 +31,7 @@ func feeds(t *testing.T, env *infra.Env) *Feeds {
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-done)
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		require.NoError(t, f.Close(ctx))
 	})
@@ -67,7 +67,7 @@ func TestFeed(t *testing.T) {
 			require.Eventually(t, func() bool {
 				j, err := f.jobs.Get(t.Context(), job{ID: p.ID}.name())
 				return err == nil && j.State == delayqueue.Finished
-			}, 10*time.Second, time.Millisecond)
+			}, time.Minute, time.Millisecond)
 		}
 		require.Equal(t, 400, call(1, "POST /posts", `{"text":" ","key":"k"}`).Status)
 		require.Equal(t, 400, call(7, "POST /users/7/follow", "").Status)

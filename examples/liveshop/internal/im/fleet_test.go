@@ -52,7 +52,7 @@ func start(t *testing.T, rdb redis.UniversalClient, server string, modify ...fun
 		all.Wait()
 	})
 	t.Cleanup(n.stop)
-	require.Eventually(t, h.Ready, 10*time.Second, time.Millisecond)
+	require.Eventually(t, h.Ready, time.Minute, time.Millisecond)
 	return n
 }
 

@@ -67,7 +67,7 @@ func weather(t *testing.T, env *infra.Env) (*Rains, *hall) {
 	require.NoError(t, err)
 	r.countdown, r.falls = time.Hour, time.Hour
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		require.NoError(t, errors.Join(r.Close(ctx), accounts.Close(ctx)))
 	})

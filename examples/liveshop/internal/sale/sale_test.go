@@ -40,7 +40,7 @@ func ordersReachSQL(t *testing.T, sh *shop) {
 	require.Equal(t, Pending, p.State)
 	require.Equal(t, int64(450), p.Fen)
 	require.Empty(t, p.Failed)
-	require.InDelta(t, time.Now().Add(15*time.Minute).UnixMilli(), p.Expires, 5000)
+	require.InDelta(t, time.Now().Add(15*time.Minute).UnixMilli(), p.Expires, 60_000)
 	again, err := sh.Place(ctx, u[0], p.OrderID, 1, []Line{{"cup", 1}, {"tea", 2}})
 	require.NoError(t, err, "the second click, with its lines in another order")
 	require.Equal(t, p, again)

@@ -19,7 +19,7 @@ import (
 )
 
 // patience is how long a test waits for what should take a fraction of it.
-const patience = 30 * time.Second
+const patience = 3 * time.Minute
 
 // A shop is a server's sale, with the accounts it needs.
 type shop struct {
@@ -89,7 +89,7 @@ func newShop(t testing.TB, env *infra.Env, opts Options) *shop {
 	sh.stop = sync.OnceFunc(func() {
 		cancel()
 		require.NoError(t, <-done)
-		within, end := context.WithTimeout(context.Background(), 10*time.Second)
+		within, end := context.WithTimeout(context.Background(), patience)
 		defer end()
 		require.NoError(t, sh.Close(within))
 		require.NoError(t, sh.accounts.Close(within))

@@ -45,7 +45,7 @@ func serving(t *testing.T, env *infra.Env, parts ...part) (base string, stop fun
 	}
 	t.Cleanup(func() { require.NoError(t, stop()) })
 	base = "http://" + l.Addr().String()
-	require.Eventually(t, func() bool { return status(t, base+"/readyz") == 200 }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return status(t, base+"/readyz") == 200 }, time.Minute, 5*time.Millisecond)
 	return base, stop
 }
 
@@ -91,6 +91,7 @@ func TestLogIn(t *testing.T) {
 // slow has a call that lasts until it is let go, and background work that drains.
 type slow struct {
 	began, finish      chan struct{}
+	told               chan struct{} // closed when somebody heard that the server stops; nil: nobody asks
 	left, ran, drained bool
 }
 
@@ -102,7 +103,15 @@ func (p *slow) Routes(m *api.Mux) {
 	})
 }
 
-func (p *slow) Leave(context.Context) { p.left = true }
+func (p *slow) Leave(ctx context.Context) {
+	p.left = true
+	if p.told != nil {
+		select {
+		case <-p.told:
+		case <-ctx.Done():
+		}
+	}
+}
 
 func (p *slow) Run(ctx context.Context) error {
 	p.ran = true
@@ -112,7 +121,7 @@ func (p *slow) Run(ctx context.Context) error {
 }
 
 func TestGracefulStop(t *testing.T) {
-	p := &slow{began: make(chan struct{}), finish: make(chan struct{})}
+	p := &slow{began: make(chan struct{}), finish: make(chan struct{}), told: make(chan struct{})}
 	base, stop := serving(t, shoptest.Env(t), p)
 	answer := make(chan string, 1)
 	go func() {
@@ -129,8 +138,9 @@ func TestGracefulStop(t *testing.T) {
 	began := time.Now()
 	stopped := make(chan error, 1)
 	go func() { stopped <- stop() }()
-	require.Eventually(t, func() bool { return status(t, base+"/readyz") == 503 }, 5*time.Second, time.Millisecond,
+	require.Eventually(t, func() bool { return status(t, base+"/readyz") == 503 }, time.Minute, time.Millisecond,
 		"it says that it stops, while it still answers")
+	close(p.told)
 	close(p.finish)
 	require.NoError(t, <-stopped)
 	require.Contains(t, <-answer, "finished")
@@ -177,7 +187,7 @@ func TestSwitchesAndStats(t *testing.T) {
 		require.Eventually(t, func() bool {
 			require.NoError(t, c.Call(t.Context(), "GET /admin/stats", nil, &stats))
 			return len(stats.Servers) == 1 && stats.Servers[0].Requests["200"] > 1
-		}, 10*time.Second, 50*time.Millisecond)
+		}, time.Minute, 50*time.Millisecond)
 		require.True(t, stats.Servers[0].Up)
 		require.Equal(t, "s1", stats.Servers[0].ID)
 		require.True(t, stats.Switches[infra.NoBarrage])
