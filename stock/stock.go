@@ -181,6 +181,20 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
+// Journals returns the names under which a Sink is given the journals of the activity of
+// that name with these options: its own name, or, of each of its buckets in turn,
+// <activity>%b<buckets>.<bucket>, as in sale%b3.0.
+func (o Options) Journals(activity string) []string {
+	if o.Buckets < 2 {
+		return []string{activity}
+	}
+	names := make([]string, o.Buckets)
+	for i := range names {
+		names[i] = fmt.Sprintf("%s%%b%d.%d", activity, o.Buckets, i)
+	}
+	return names
+}
+
 // replicaPatience is how long a call waits for replicas. A batch that waits in vain
 // keeps those behind it waiting.
 const replicaPatience = 100 * time.Millisecond
