@@ -37,6 +37,7 @@ func (a *Activity) divide() {
 	opts := a.opts
 	// One bucket alone knows neither what is sold out nor what came back.
 	opts.SoldOutFor, opts.OnEvent = -1, nil
+	a.looks = coalesce.New(a.flushLooks, coalesce.Options{MaxItems: 64 << 10})
 	journals := opts.Journals(a.name)
 	for i, space := range key.Spread(opts.Prefix, "stock", layout, a.name, opts.Buckets) {
 		b := newActivity(a.rdb, a.name, opts, space)

@@ -388,3 +388,48 @@ func FuzzLook(f *testing.F) {
 		}
 	})
 }
+
+// A crowd that finds home empty asks once, not each for itself: two orders at home each,
+// and few looks.
+func TestACrowdLooksOnce(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		const crowd = 500
+		var faults redistest.Faults
+		a := open(t, b.Client(faults.Options), Options{Buckets: 3, SoldOutFor: -1})
+		require.NoError(t, a.Load(t.Context(), map[string]int64{"tea": 0}))
+		faults.Add(redistest.Rule{Do: redistest.DelayReply, Match: "evalsha", Times: -1, Delay: 10 * time.Millisecond})
+		before := a.Stats().Calls
+		var wg sync.WaitGroup
+		for i := range crowd {
+			wg.Go(func() {
+				_, err := a.Deduct(t.Context(), tea(fmt.Sprint("o", i), fmt.Sprint("u", i), 1))
+				if !errors.Is(err, ErrInsufficient) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		require.Less(t, a.Stats().Calls-before, uint64(3*crowd))
+	})
+}
+
+// Who hears "not enough" at home, after another order learned that all is sold, is told so.
+func TestSoldOutWhileAnOrderWaited(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		var faults redistest.Faults
+		a := open(t, b.Client(faults.Options), Options{Buckets: 3})
+		require.NoError(t, a.Load(t.Context(), map[string]int64{"tea": 0}))
+		for _, retry := range []bool{false, true} {
+			a.memory.forget([]Item{{"tea", 1}})
+			faults.Add(redistest.Rule{Do: redistest.DelayReply, Match: "evalsha", Delay: 10 * time.Millisecond})
+			before := a.Stats().Calls
+			time.AfterFunc(5*time.Millisecond, func() { a.memory.seen("tea", 1, 0, time.Now()) })
+			o := tea("o", "u", 1)
+			o.Retry = retry
+			res, err := a.Deduct(t.Context(), o)
+			require.ErrorIs(t, err, ErrInsufficient)
+			require.Equal(t, !retry, res.FromMemory, "a retry wants to know it of now")
+			require.Equal(t, !retry, a.Stats().Calls-before == 1)
+		}
+	})
+}

@@ -228,8 +228,9 @@ type Activity struct {
 	closed atomic.Bool // for answers from memory, which the group does not see
 
 	buckets []*Activity // see bucket.go; nil: this is the only one
-	bucket  int         // number of this one
-	journal string      // what sinks call its journal
+	looks   *coalesce.Group[[]Item, []look]
+	bucket  int    // number of this one
+	journal string // what sinks call its journal
 }
 
 // The kinds of an activity's keys.
@@ -331,7 +332,8 @@ func poolSize(rdb redis.UniversalClient) int {
 func (a *Activity) Close(ctx context.Context) error {
 	a.closed.Store(true)
 	if a.buckets != nil {
-		return together(a.buckets, func(b *Activity) error { return b.Close(ctx) })
+		err := together(a.buckets, func(b *Activity) error { return b.Close(ctx) })
+		return errors.Join(err, a.looks.Close(ctx))
 	}
 	return a.group.Close(ctx)
 }

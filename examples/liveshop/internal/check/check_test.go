@@ -89,7 +89,14 @@ func openShop(t *testing.T, star bool) *shop {
 	s.pay(t, account.Outside, buyer, 1000, "recharge", "1")
 	_, err = s.sale.Register(ctx, sale.Product{SKU: "tea", Host: 99, Title: "tea", Fen: price, Total: units})
 	require.NoError(t, err)
-	require.NoError(t, s.sale.Open(ctx, room, 99, star))
+	if star { // a single Redis has no stars: as if it had been opened on a Cluster
+		s.exec(t, "INSERT INTO sales (room, host, per_user, buckets, state, since_ms) VALUES (?, 99, 0, 3, 'open', 0)", room)
+		s.exec(t, "INSERT INTO sale_items (room, sku, fen, loaded, units, returned) VALUES (?, 'tea', ?, ?, ?, 0)", room, price, units, units)
+		for _, journal := range journalsOf(room, 3) {
+			s.exec(t, "INSERT INTO order_positions (journal, entry_ms, entry_seq) VALUES (?, 0, 0)", journal)
+		}
+	}
+	require.NoError(t, s.sale.Open(ctx, room, 99, false))
 	s.paid, s.held = s.order(t), s.order(t)
 	_, err = s.sale.Pay(ctx, buyer, s.paid)
 	require.NoError(t, err)

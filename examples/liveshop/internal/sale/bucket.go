@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync/atomic"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/spillway-go/spillway/stock"
 )
 
-// starBuckets is into how many parts the stock of a star's sale is divided.
+// starBuckets is into how many parts the stock of a star's sale is divided, at most.
 //
 // The stock of a room is under one hash tag, and so on one Redis server, which settles
 // one order after the other: of all load it is the one that a Cluster does not share.
@@ -17,11 +20,23 @@ import (
 // more is one more to be looked at by every order when the sale runs out. (And more than
 // five would take versions, which are sums of microseconds, beyond 2^53, where JSON
 // numbers end in browsers.)
-//
-// It is not less where there are fewer servers. An order that its bucket can serve costs
-// the same there; and a sale keeps the number it was loaded with, also when the shop
-// moves to a Cluster meanwhile.
 const starBuckets = 3
+
+// buckets returns into how many parts the stock of a room is divided that opens now: not
+// more than there are masters to share it. On one server nothing would be gained; and a
+// crowd that is told "sold out" by three buckets costs it several times as much.
+func (s *Sale) buckets(ctx context.Context, star bool) (int, error) {
+	cluster, ok := s.env.Redis.(*redis.ClusterClient)
+	if !star || !ok {
+		return 1, nil
+	}
+	var masters atomic.Int32
+	err := cluster.ForEachMaster(ctx, func(context.Context, *redis.Client) error {
+		masters.Add(1)
+		return nil
+	})
+	return max(1, min(starBuckets, int(masters.Load()))), down(err)
+}
 
 // journalsOf returns what the ledger calls the journals of a room's sale.
 func journalsOf(room int64, buckets int) []string {

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
 	"github.com/spillway-go/spillway/stock"
 )
@@ -17,6 +18,18 @@ func (sh *shop) journalOf(t *testing.T, kind string) (journal string) {
 	var name []byte
 	require.NoError(t, sh.env.DB.QueryRowContext(t.Context(), "SELECT DISTINCT journal FROM spillway_stock_row WHERE kind = ?", kind).Scan(&name))
 	return string(name)
+}
+
+// On one server nothing is gained by buckets.
+func TestBucketsOfAStar(t *testing.T) {
+	shoptest.Each(t, func(t *testing.T, env *infra.Env) {
+		sh := newShop(t, env, Options{})
+		for _, star := range []bool{true, false} {
+			n, err := sh.buckets(t.Context(), star)
+			require.NoError(t, err)
+			require.Equal(t, 1, n)
+		}
+	})
 }
 
 // A sale is at its end when SQL has the journal of each bucket, and what one gave another

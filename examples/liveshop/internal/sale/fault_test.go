@@ -263,7 +263,10 @@ func TestClusterOfThree(t *testing.T) {
 	}
 	var mu sync.Mutex
 	var shares []string
-	err := env.Redis.(*redis.ClusterClient).ForEachMaster(t.Context(), func(ctx context.Context, master *redis.Client) error {
+	buckets, err := sh.buckets(t.Context(), true)
+	require.NoError(t, err)
+	require.Equal(t, starBuckets, buckets)
+	err = env.Redis.(*redis.ClusterClient).ForEachMaster(t.Context(), func(ctx context.Context, master *redis.Client) error {
 		keys, err := master.Keys(ctx, "liveshop:stock1:{room-2%b3*}:journal").Result()
 		mu.Lock()
 		defer mu.Unlock()

@@ -29,12 +29,16 @@ const keepEnded = time.Hour
 func activityOf(room int64) string { return "room-" + strconv.FormatInt(room, 10) }
 
 // Open begins the sale of a room with all that its host has to sell; that of a star in
-// buckets. Again, it makes sure that this is so.
+// buckets, where there are several masters. Again, it makes sure that this is so.
 func (s *Sale) Open(ctx context.Context, room, host int64, star bool) error {
-	buckets := 1
-	if star {
-		buckets = starBuckets
+	buckets, err := s.buckets(ctx, star)
+	if err != nil {
+		return fmt.Errorf("open sale of room %d: %w", room, err)
 	}
+	return s.open(ctx, room, host, buckets)
+}
+
+func (s *Sale) open(ctx context.Context, room, host int64, buckets int) error {
 	err := s.env.Tx(ctx, func(tx *sql.Tx) error {
 		if err := lockHost(ctx, tx, host); err != nil {
 			return err

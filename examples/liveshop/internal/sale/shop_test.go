@@ -72,6 +72,14 @@ func (e *ears) flips(sku string) []StockFrame {
 	return slices.CompactFunc(e.frames(sku), func(a, b StockFrame) bool { return (a.Left == 0) == (b.Left == 0) })
 }
 
+// bucketsOf returns how many parts the stock of a star is in, wherever the test runs.
+func bucketsOf(star bool) int {
+	if star {
+		return starBuckets
+	}
+	return 1
+}
+
 // both runs a test for a room and for a star's.
 func both(t *testing.T, f func(t *testing.T, star bool)) {
 	t.Run("room", func(t *testing.T) { t.Parallel(); f(t, false) })
@@ -159,7 +167,7 @@ func (sh *shop) opens(t testing.TB, room int64, star bool, products ...Product) 
 		_, err := sh.Register(t.Context(), p)
 		require.NoError(t, err)
 	}
-	require.NoError(t, sh.Open(t.Context(), room, hostOf(room), star))
+	require.NoError(t, sh.open(t.Context(), room, hostOf(room), bucketsOf(star)))
 }
 
 // order is a click on "buy".
