@@ -23,7 +23,8 @@ var dropScript = script.New(script.State, dropLua)
 
 // Halt refuses new orders with ErrHalted, in every process, until Resume; the
 // reason, 1 to 256 bytes, is told to each caller. Confirms, cancels, restocks and the
-// release of holds go on. One round trip.
+// release of holds go on. Buckets give nothing to each other any more, and what is on
+// its way between them arrives. One round trip, for each bucket.
 func (a *Activity) Halt(ctx context.Context, reason string) error {
 	if err := checkID("reason", reason); err != nil {
 		return err
@@ -157,6 +158,9 @@ type Info struct {
 	Entries   int64     // in the journal
 	LastEntry string    // id of the newest; empty where there are buckets
 	Sunk      string    // id of the newest that every sink has; empty if there is none
+	// LastEntries are the ids of the newest entries by journal, to be compared with a
+	// Sink.Checkpoint; see Options.Journals. A journal without entries is missing.
+	LastEntries map[string]string
 }
 
 // Inspect asks Redis about the activity. One round trip.
@@ -191,6 +195,9 @@ func (a *Activity) Inspect(ctx context.Context) (Info, error) {
 		return info, fmt.Errorf("stock: activity %q: %w", a.name, err)
 	}
 	info.LastEntry, info.OpenHolds, info.NextDue = m.last, m.open, m.due
+	if m.last != "" && m.last != "0-0" {
+		info.LastEntries = map[string]string{a.journal: m.last}
+	}
 	return info, nil
 }
 

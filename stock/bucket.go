@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"regexp"
 	"strconv"
 	"strings"
@@ -36,9 +37,11 @@ func (a *Activity) divide() {
 	opts := a.opts
 	// One bucket alone knows neither what is sold out nor what came back.
 	opts.SoldOutFor, opts.OnEvent = -1, nil
+	a.looks = coalesce.New(a.flushLooks, coalesce.Options{MaxItems: 64 << 10})
+	journals := opts.Journals(a.name)
 	for i, space := range key.Spread(opts.Prefix, "stock", layout, a.name, opts.Buckets) {
 		b := newActivity(a.rdb, a.name, opts, space)
-		b.bucket, b.journal = i, fmt.Sprintf("%s%%b%d.%d", a.name, opts.Buckets, i)
+		b.bucket, b.journal = i, journals[i]
 		b.group = coalesce.New(b.flushMoves, coalesce.Options{MaxBytes: batchBytes})
 		a.buckets = append(a.buckets, b)
 	}
@@ -204,22 +207,34 @@ func (a *Activity) stockOfBuckets(ctx context.Context, skus []string) (map[strin
 	if err != nil {
 		return nil, err
 	}
-	all := levels[0]
-	for _, more := range levels[1:] {
-		for sku, l := range more {
+	return addLevels(levels, onTheirWay(views)), nil
+}
+
+// addLevels adds what buckets have to what is on its way between them.
+func addLevels(of []map[string]Level, on []transfer) map[string]Level {
+	all := map[string]Level{}
+	for _, levels := range of {
+		for sku, l := range levels {
 			sum := all[sku]
 			all[sku] = Level{sum.Left + l.Left, sum.Reserved + l.Reserved, sum.Sold + l.Sold, sum.Version + l.Version}
 		}
 	}
-	for _, t := range onTheirWay(views) {
+	for _, t := range on {
 		for _, it := range t.items {
-			if l, ok := all[it.SKU]; ok {
-				l.Left += it.Qty
-				all[it.SKU] = l
+			l, ok := all[it.SKU]
+			if !ok {
+				continue
 			}
+			if l.Left == 0 {
+				// It may have arrived and been sold since it was seen, and these levels be those
+				// of the sell-out, whose version that must not be.
+				l.Version--
+			}
+			l.Left += it.Qty
+			all[it.SKU] = l
 		}
 	}
-	return all, nil
+	return all
 }
 
 var bucketEntryID = regexp.MustCompile(`^\d{1,2}/\d{1,20}-\d{1,20}$`)
@@ -284,8 +299,9 @@ func (a *Activity) inspectBuckets(ctx context.Context) (Info, error) {
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return Info{}, a.readError(err)
 	}
-	all := Info{SKUs: max(0, planned-1)} // a field is the number of buckets
+	all := Info{SKUs: max(0, planned-1), LastEntries: map[string]string{}} // a field is the number of buckets
 	for bucket, i := range infos {
+		maps.Copy(all.LastEntries, i.LastEntries)
 		all.OpenHolds += i.OpenHolds
 		all.Entries += i.Entries
 		if i.Halted != "" {

@@ -65,8 +65,9 @@
 //
 // What is different: that two users order under the same id is noticed (ErrConflict)
 // only where they are at home in one bucket. A restock arrives in one bucket. Stock reads
-// the buckets one by one, and may count twice, or not at all, what moves while it does.
-// There is a journal per bucket; see Entries and Sink. MaxLag stops the orders of the
+// the buckets one by one, and may count twice, or not at all, what moves while it does: where
+// it is wrong about whether anything is left, what is right has a higher version.
+// There is a journal per bucket; see Options.Journals, Entries and Sink. MaxLag stops the orders of the
 // buckets whose journal is behind, and Result.Durable speaks of home, not of the bucket
 // that gave. Events come from looking at all buckets when something
 // happened in one: OnEvent is told of a state that lasts, and may not be of one that

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -179,6 +180,13 @@ func TestRunJournalOfBuckets(t *testing.T) {
 		stop1()
 		stop2()
 		require.Empty(t, sink.judge(t, a))
+		info, err := a.Inspect(ctx)
+		require.NoError(t, err)
+		require.Len(t, info.LastEntries, 3)
+		for i, name := range a.opts.Journals("sale") {
+			require.Equal(t, "sale%b3."+strconv.Itoa(i), name)
+			require.Equal(t, sink.shelves[name].at(), info.LastEntries[name])
+		}
 		gives, _ := sink.transfers()
 		require.NotEmpty(t, gives, "nothing moved")
 		for _, b := range a.buckets {

@@ -151,6 +151,7 @@ func TestInspectAndHolds(t *testing.T) {
 		require.False(t, info.NextDue.IsZero())
 		require.Equal(t, Info{
 			SKUs: 2, OpenHolds: 298, NextDue: info.NextDue, Entries: int64(len(entries)), LastEntry: entries[len(entries)-1].ID,
+			LastEntries: map[string]string{"sale": entries[len(entries)-1].ID},
 		}, info)
 	})
 }

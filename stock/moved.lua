@@ -47,7 +47,9 @@ if moving then
     if number(was) > has then return { 0, was } end
     if number(was) < has or has > 0 and after(was) ~= op.after then gap(op) end
     local given = {}
-    for k = 1, #op.items, 2 do
+    -- No order will be served with it while all are refused; and who waits for the end of
+    -- a halted sale sees less and less on its way.
+    for k = 1, halted and 0 or #op.items, 2 do
       local level = levels[op.items[k]]
       if level and level.left > 0 then
         local q = math.min(level.left, math.max(op.items[k + 1], math.floor(level.left / 2)))

@@ -65,7 +65,6 @@ func (a *Activity) orderHome(ctx context.Context, base *op, o Order) (Result, er
 	for round := range maxRounds {
 		try := *base
 		try.move = &moving{first: takes, must: slices.Clone(must), alone: round > 0}
-		sent := time.Now()
 		out, err := home.send(ctx, &try)
 		if err != nil {
 			return Result{}, err
@@ -82,10 +81,16 @@ func (a *Activity) orderHome(ctx context.Context, base *op, o Order) (Result, er
 			}
 			return home.result(&try, out)
 		}
+		if len(takes) == 0 && !o.Retry && a.opts.SoldOutFor > 0 {
+			// While this order waited, another may have learned it: one looks for all.
+			if err := a.soldOut(&o); err != nil {
+				return Result{FromMemory: true}, err
+			}
+		}
 		now := a.look(ctx, base.items)
 		if version, ok := nowhereElse(before, now, home.bucket, k, out.sku); ok {
 			if out.a == 0 {
-				a.memory.seen(out.sku, version+out.b, 0, sent)
+				a.memory.seen(out.sku, version+out.b, 0, out.sent)
 			}
 			must[k] = false
 			if !slices.Contains(must, true) {
@@ -248,7 +253,29 @@ func richest(v []look, k int) []int {
 
 // look looks at all buckets, each of which first releases what came due there. It
 // asks masters, by a script: a replica may be behind.
+//
+// When a SKU runs out, every order for it begins to look. Those who come while others
+// look share the next look, which begins after they came.
 func (a *Activity) look(ctx context.Context, items []Item) []look {
+	v, err := a.looks.Do(ctx, string(appendItems(nil, items)), "", items, 1)
+	if errors.Is(err, coalesce.ErrClosed) { // what only reads goes on
+		return a.lookNow(ctx, items)
+	}
+	if err != nil {
+		v = make([]look, len(a.buckets))
+		for i := range v {
+			v[i].err = err
+		}
+	}
+	return v
+}
+
+// flushLooks answers all who wait for a look at the same SKUs. They only read the answer.
+func (a *Activity) flushLooks(ctx context.Context, _ string, batch [][]Item) ([][]look, error) {
+	return slices.Repeat([][]look{a.lookNow(ctx, batch[0])}, len(batch)), nil
+}
+
+func (a *Activity) lookNow(ctx context.Context, items []Item) []look {
 	v := make([]look, len(a.buckets))
 	_ = together(a.buckets, func(b *Activity) error { // a look holds its error
 		v[b.bucket] = a.lookAt(ctx, b.bucket, items)
@@ -320,25 +347,43 @@ func (a *Activity) ask(ctx context.Context, verb byte, head string, items []Item
 }
 
 // flushMoves is flush for ops that bring others along, which are settled first and
-// in the same call.
+// in the same call. Orders that saw the same ask for the same transfer and bring the same
+// one along: once is enough.
 func (a *Activity) flushMoves(ctx context.Context, lane string, batch []*op) ([]outcome, error) {
-	all := make([]*op, 0, len(batch))
-	for _, o := range batch {
-		if o.move != nil {
-			all = append(all, o.move.first...)
+	all, at := make([]*op, 0, len(batch)), make([]int, len(batch))
+	var there map[string]int // where the moves are
+	once := func(o *op) int {
+		what := o.move.head + o.text
+		k, ok := there[what]
+		if !ok {
+			if there == nil {
+				there = map[string]int{}
+			}
+			k = len(all)
+			there[what], all = k, append(all, o)
 		}
+		return k
+	}
+	for i, o := range batch {
+		if o.move != nil {
+			for _, take := range o.move.first {
+				once(take)
+			}
+			if o.verb == 'G' || o.verb == 'T' || o.verb == 'Z' {
+				at[i] = once(o)
+				continue
+			}
+		}
+		at[i] = len(all)
 		all = append(all, o)
 	}
 	out, err := a.flush(ctx, lane, all)
-	if err != nil || len(all) == len(batch) {
-		return out, err
+	if err != nil {
+		return nil, err
 	}
-	asked, at := make([]outcome, len(batch)), -1
-	for i, o := range batch {
-		if at++; o.move != nil {
-			at += len(o.move.first)
-		}
-		asked[i] = out[at]
+	asked := make([]outcome, len(batch))
+	for i, k := range at {
+		asked[i] = out[k]
 	}
 	return asked, nil
 }

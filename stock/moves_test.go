@@ -166,6 +166,68 @@ func TestMovesAreNotRepeated(t *testing.T) {
 	})
 }
 
+// A halted activity gives nothing; what is on its way arrives.
+func TestMovesOfAHaltedActivity(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		a := open(t, rdb, Options{Buckets: 2, SoldOutFor: -1})
+		apart(t, a, 1, 8)
+		ctx, want := t.Context(), []Item{{"tea", 1}}
+		given, ok := a.give(ctx, 1, 0, link{}, want)
+		require.True(t, ok)
+		require.NoError(t, a.Halt(ctx, "closed"))
+		again, ok := a.give(ctx, 1, 0, link{}, want)
+		require.True(t, ok)
+		require.Equal(t, given, again)
+		require.NoError(t, a.finish(ctx, given))
+		has := link{took: 1, from: given.after}
+		_, ok = a.give(ctx, 1, 0, has, want)
+		require.False(t, ok)
+		requireWhole(t, a, 8, 0, 0)
+		require.NoError(t, a.Resume(ctx))
+		_, ok = a.give(ctx, 1, 0, has, want)
+		require.True(t, ok)
+	})
+}
+
+// Who reads the buckets while the last unit moves and sells may see it still. Versions
+// then put the sell-out after that.
+func TestLevelsWhileTheLastUnitMoves(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		a := open(t, rdb, Options{Buckets: 2, SoldOutFor: -1})
+		apart(t, a, 1, 1)
+		ctx := t.Context()
+		levels := func() []map[string]Level {
+			all := make([]map[string]Level, 2)
+			for i, b := range a.buckets {
+				var err error
+				all[i], err = b.Stock(ctx, "tea")
+				require.NoError(t, err)
+			}
+			return all
+		}
+		there := addLevels(levels(), nil)["tea"]
+		_, ok := a.give(ctx, 1, 0, link{}, []Item{{"tea", 1}})
+		require.True(t, ok)
+		on := onTheirWay(a.look(ctx, nil))
+		moving := addLevels(levels(), on)["tea"]
+		early := addLevels(levels(), nil)["tea"]
+		_, err := a.Deduct(ctx, tea("o", userOf(a, 0), 1))
+		require.NoError(t, err)
+		late := addLevels(levels(), on)["tea"]
+		sold := addLevels(levels(), nil)["tea"]
+
+		for _, l := range []Level{there, moving, late} {
+			require.EqualValues(t, 1, l.Left)
+		}
+		require.Zero(t, early.Left)
+		require.Zero(t, sold.Left)
+		require.LessOrEqual(t, there.Version, moving.Version)
+		require.Less(t, moving.Version, sold.Version)
+		require.Less(t, early.Version, sold.Version, "it was not sold out yet")
+		require.Less(t, late.Version, sold.Version)
+	})
+}
+
 // A bucket that lost its last transfer in a failover, while the other has it, goes on.
 func TestAGiverThatForgot(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
@@ -331,6 +393,51 @@ func FuzzLook(f *testing.F) {
 			for _, q := range l.left {
 				require.GreaterOrEqual(t, q, int64(0))
 			}
+		}
+	})
+}
+
+// A crowd that finds home empty asks once, not each for itself: two orders at home each,
+// and few looks.
+func TestACrowdLooksOnce(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		const crowd = 500
+		var faults redistest.Faults
+		a := open(t, b.Client(faults.Options), Options{Buckets: 3, SoldOutFor: -1})
+		require.NoError(t, a.Load(t.Context(), map[string]int64{"tea": 0}))
+		faults.Add(redistest.Rule{Do: redistest.DelayReply, Match: "evalsha", Times: -1, Delay: 10 * time.Millisecond})
+		before := a.Stats().Calls
+		var wg sync.WaitGroup
+		for i := range crowd {
+			wg.Go(func() {
+				_, err := a.Deduct(t.Context(), tea(fmt.Sprint("o", i), fmt.Sprint("u", i), 1))
+				if !errors.Is(err, ErrInsufficient) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		require.Less(t, a.Stats().Calls-before, uint64(3*crowd))
+	})
+}
+
+// Who hears "not enough" at home, after another order learned that all is sold, is told so.
+func TestSoldOutWhileAnOrderWaited(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		var faults redistest.Faults
+		a := open(t, b.Client(faults.Options), Options{Buckets: 3})
+		require.NoError(t, a.Load(t.Context(), map[string]int64{"tea": 0}))
+		for _, retry := range []bool{false, true} {
+			a.memory.forget([]Item{{"tea", 1}})
+			faults.Add(redistest.Rule{Do: redistest.DelayReply, Match: "evalsha", Delay: 10 * time.Millisecond})
+			before := a.Stats().Calls
+			time.AfterFunc(5*time.Millisecond, func() { a.memory.seen("tea", 1, 0, time.Now()) })
+			o := tea("o", "u", 1)
+			o.Retry = retry
+			res, err := a.Deduct(t.Context(), o)
+			require.ErrorIs(t, err, ErrInsufficient)
+			require.Equal(t, !retry, res.FromMemory, "a retry wants to know it of now")
+			require.Equal(t, !retry, a.Stats().Calls-before == 1)
 		}
 	})
 }

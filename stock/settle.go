@@ -97,6 +97,7 @@ type outcome struct {
 	sku    string
 	a, b   int64 // figures of a refusal
 	us     int64 // server time
+	sent   time.Time
 	// durable: replicas had it
 	durable bool
 	err     error // this op alone failed
@@ -146,6 +147,9 @@ func (a *Activity) lane(o *op) string {
 		return o.text
 	case o.verb == 'C' || o.verb == 'X' || o.verb == 'S':
 		return "settled orders"
+	case o.move != nil && o.move.alone:
+		// It proves something only as long as little time passes between two looks.
+		return "orders again"
 	}
 	return "orders"
 }
@@ -204,7 +208,7 @@ func (a *Activity) settle(ctx context.Context, batch []*op, nonce string, before
 	out := make([]outcome, len(batch))
 	for i, v := range verdicts {
 		out[i] = parseVerdict(v)
-		out[i].us = us
+		out[i].us, out[i].sent = us, sent
 		// A replay wrote nothing: WAIT proves nothing of it.
 		out[i].durable = call.Wait != nil && call.Wait.Met && out[i].code == codeDone
 		if out[i].code == codeInsufficient && out[i].a == 0 {

@@ -21,8 +21,8 @@ var feedScript = script.New(script.State, feedLua)
 // has one for SQL databases.
 //
 // journal is the name of the activity. Each bucket of an activity with buckets has a
-// journal and a checkpoint of its own: <activity>%b<buckets>.<bucket>, as in sale%b3.0.
-// One sink may serve several activities.
+// journal and a checkpoint of its own; Options.Journals names them. One sink may serve
+// several activities.
 type Sink interface {
 	// Name tells the sink from the others of the activity: the journal is kept until
 	// each has it. It is 1 to 64 letters, digits, dots, dashes and underscores.

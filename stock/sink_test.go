@@ -97,7 +97,7 @@ func shelve(t testing.TB, a *Activity, sink *shelf) {
 	eventually(t, func() bool {
 		info, err := a.Inspect(t.Context())
 		at, _ := sink.Checkpoint(t.Context(), "")
-		return err == nil && info.LastEntry == at && info.Sunk == at
+		return err == nil && info.LastEntry == at && info.LastEntries[a.opts.Journals("sale")[0]] == at && info.Sunk == at
 	}, "the sink never has it all")
 	stop()
 }

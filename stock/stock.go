@@ -181,6 +181,20 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
+// Journals returns the names under which a Sink is given the journals of the activity of
+// that name with these options: its own name, or, of each of its buckets in turn,
+// <activity>%b<buckets>.<bucket>, as in sale%b3.0.
+func (o Options) Journals(activity string) []string {
+	if o.Buckets < 2 {
+		return []string{activity}
+	}
+	names := make([]string, o.Buckets)
+	for i := range names {
+		names[i] = fmt.Sprintf("%s%%b%d.%d", activity, o.Buckets, i)
+	}
+	return names
+}
+
 // replicaPatience is how long a call waits for replicas. A batch that waits in vain
 // keeps those behind it waiting.
 const replicaPatience = 100 * time.Millisecond
@@ -214,8 +228,9 @@ type Activity struct {
 	closed atomic.Bool // for answers from memory, which the group does not see
 
 	buckets []*Activity // see bucket.go; nil: this is the only one
-	bucket  int         // number of this one
-	journal string      // what sinks call its journal
+	looks   *coalesce.Group[[]Item, []look]
+	bucket  int    // number of this one
+	journal string // what sinks call its journal
 }
 
 // The kinds of an activity's keys.
@@ -317,7 +332,8 @@ func poolSize(rdb redis.UniversalClient) int {
 func (a *Activity) Close(ctx context.Context) error {
 	a.closed.Store(true)
 	if a.buckets != nil {
-		return together(a.buckets, func(b *Activity) error { return b.Close(ctx) })
+		err := together(a.buckets, func(b *Activity) error { return b.Close(ctx) })
+		return errors.Join(err, a.looks.Close(ctx))
 	}
 	return a.group.Close(ctx)
 }

@@ -10,12 +10,14 @@ import (
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/check"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/client"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/room"
 )
 
 // Options of a run.
 type Options struct {
 	Customers int
 	Units     int64
+	Star      bool          // the host is one
 	Rate      float64       // customers a second; 0: a closed loop
 	Within    time.Duration // from the first click to the last unit paid for
 	// During happens while they buy, and may write between the lines of progress: the
@@ -34,7 +36,11 @@ var ErrFailed = errors.New("bots: FAIL")
 // the bots are its operator too.
 func Run(ctx context.Context, base string, opts Options, out io.Writer) error {
 	out = &shared{w: out}
-	stage, err := NewStage(ctx, base, fmt.Sprintf("139%08d", rand.IntN(1e8)), "bots", "normal")
+	var grants []string
+	if opts.Star {
+		grants = append(grants, room.Star)
+	}
+	stage, err := NewStage(ctx, base, fmt.Sprintf("139%08d", rand.IntN(1e8)), "bots", room.Normal, grants...)
 	if err != nil {
 		return err
 	}

@@ -87,6 +87,7 @@ func Run(ctx context.Context, cfg infra.Config, opts Options, out io.Writer) (er
 	span := opts.Every * time.Duration(len(faults)+2)
 	return bots.Run(ctx, "http://"+l.Addr().String(), bots.Options{
 		Customers: opts.Customers, Units: opts.Units, Within: 3 * time.Minute,
+		Star:   cfg.Cluster != "", // whose stock is on all masters
 		Rate:   float64(opts.Customers) / span.Seconds(),
 		During: func(ctx context.Context, out io.Writer) error { return breaks(ctx, faults, opts.Every, out) },
 		Judge: func(ctx context.Context) ([]check.Verdict, error) {

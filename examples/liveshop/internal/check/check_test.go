@@ -50,12 +50,17 @@ type shop struct {
 	env    *infra.Env
 	sale   *sale.Sale
 	wallet *account.Wallet
-	stock  *stock.Activity // of the room
-	paid   int64           // an order
-	held   int64           // another
+
+	stock    *stock.Activity // of the room
+	journals []string        // of it
+	paid     int64           // an order
+	held     int64           // another
 }
 
-func newShop(t *testing.T) *shop {
+func newShop(t *testing.T) *shop { return openShop(t, false) }
+
+// openShop returns a shop whose room may be a star's.
+func openShop(t *testing.T, star bool) *shop {
 	t.Helper()
 	ctx := t.Context()
 	env := shoptest.Env(t)
@@ -84,11 +89,21 @@ func newShop(t *testing.T) *shop {
 	s.pay(t, account.Outside, buyer, 1000, "recharge", "1")
 	_, err = s.sale.Register(ctx, sale.Product{SKU: "tea", Host: 99, Title: "tea", Fen: price, Total: units})
 	require.NoError(t, err)
-	require.NoError(t, s.sale.Open(ctx, room, 99))
+	if star { // a single Redis has no stars: as if it had been opened on a Cluster
+		s.exec(t, "INSERT INTO sales (room, host, per_user, buckets, state, since_ms) VALUES (?, 99, 0, 3, 'open', 0)", room)
+		s.exec(t, "INSERT INTO sale_items (room, sku, fen, loaded, units, returned) VALUES (?, 'tea', ?, ?, ?, 0)", room, price, units, units)
+		for _, journal := range journalsOf(room, 3) {
+			s.exec(t, "INSERT INTO order_positions (journal, entry_ms, entry_seq) VALUES (?, 0, 0)", journal)
+		}
+	}
+	require.NoError(t, s.sale.Open(ctx, room, 99, false))
 	s.paid, s.held = s.order(t), s.order(t)
 	_, err = s.sale.Pay(ctx, buyer, s.paid)
 	require.NoError(t, err)
-	s.stock, err = stockOf(env, room)
+	buckets, err := number(ctx, env, "SELECT buckets FROM sales WHERE room = ?", room)
+	require.NoError(t, err)
+	s.journals = journalsOf(room, int(buckets))
+	s.stock, err = stockOf(env, room, int(buckets))
 	require.NoError(t, err)
 	over := s.order(t)
 	_, err = s.stock.Cancel(ctx, ref(over), "")
@@ -128,23 +143,32 @@ func (s *shop) settled(t *testing.T) {
 	store, err := stocksql.New(s.env.DB, s.env.Dialect)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
-		info, err1 := s.stock.Inspect(t.Context())
-		at, err2 := store.Checkpoint(t.Context(), activityOf(room))
-		var late int64
-		err3 := s.env.DB.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM spillway_stock_row r JOIN order_positions p ON p.room = ?
-			WHERE r.entry_ms > p.entry_ms OR r.entry_ms = p.entry_ms AND r.entry_seq > p.entry_seq`, room).Scan(&late)
-		return err1 == nil && err2 == nil && err3 == nil && late == 0 && at == info.LastEntry
+		info, err := s.stock.Inspect(t.Context())
+		if err != nil {
+			return false
+		}
+		for _, journal := range s.journals {
+			at, err1 := store.Checkpoint(t.Context(), journal)
+			late, err2 := number(t.Context(), s.env, `SELECT COUNT(*) FROM spillway_stock_row r JOIN order_positions p ON p.journal = ?
+				WHERE r.journal = ? AND (r.entry_ms > p.entry_ms OR r.entry_ms = p.entry_ms AND r.entry_seq > p.entry_seq)`, journal, []byte(journal))
+			if err1 != nil || err2 != nil || late > 0 || at != info.LastEntries[journal] {
+				return false
+			}
+		}
+		return true
 	}, time.Minute, 20*time.Millisecond)
 }
 
 func TestAHealthyShop(t *testing.T) {
-	s := newShop(t)
-	verdicts, err := All(t.Context(), s.env)
-	require.NoError(t, err)
-	require.Len(t, verdicts, len(invariants))
-	for _, v := range verdicts {
-		require.True(t, v.OK, "%s: %s", v.Name, v.Detail)
-		require.NotEmpty(t, v.Detail)
+	for _, star := range []bool{false, true} {
+		s := openShop(t, star)
+		verdicts, err := All(t.Context(), s.env)
+		require.NoError(t, err)
+		require.Len(t, verdicts, len(invariants))
+		for _, v := range verdicts {
+			require.True(t, v.OK, "%s: %s", v.Name, v.Detail)
+			require.NotEmpty(t, v.Detail)
+		}
 	}
 }
 
@@ -176,17 +200,17 @@ func TestNaiveShops(t *testing.T) {
 			require.NoError(t, err)
 		}, "stock adds up"},
 		{"loads the same units into a second room", func(t *testing.T, s *shop) {
-			s.exec(t, "INSERT INTO sales (room, host, per_user, state, since_ms) VALUES (2, 99, 0, 'open', 0)")
+			s.exec(t, "INSERT INTO sales (room, host, per_user, buckets, state, since_ms) VALUES (2, 99, 0, 1, 'open', 0)")
 			s.exec(t, "INSERT INTO sale_items (room, sku, fen, loaded, units, returned) VALUES (2, 'tea', 100, ?, ?, 0)", units, units)
-			a, err := stockOf(s.env, 2)
+			a, err := stockOf(s.env, 2, 1)
 			require.NoError(t, err)
 			require.NoError(t, a.Load(t.Context(), map[string]int64{"tea": units}))
 		}, "stock adds up"},
 		{"takes a token in two rooms", func(t *testing.T, s *shop) {
 			_, err := s.sale.Register(t.Context(), sale.Product{SKU: "cup", Host: 98, Title: "cup", Fen: price, Total: units})
 			require.NoError(t, err)
-			require.NoError(t, s.sale.Open(t.Context(), 2, 98))
-			a, err := stockOf(s.env, 2)
+			require.NoError(t, s.sale.Open(t.Context(), 2, 98, false))
+			a, err := stockOf(s.env, 2, 1)
 			require.NoError(t, err)
 			r := ref(s.held)
 			_, err = a.Reserve(t.Context(), stock.Order{ID: r.ID, User: r.User, Items: []stock.Item{{SKU: "cup", Qty: 1}}})

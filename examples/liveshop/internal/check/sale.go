@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 	"github.com/spillway-go/spillway/stock"
@@ -18,6 +17,7 @@ const overdue = 10_000 // ms
 // A soldItem is a product in a room's sale.
 type soldItem struct {
 	room           int64
+	buckets        int
 	sku, state     string
 	units, restock int64 // of units, those that Redis was not told of yet
 	returned       int64
@@ -25,22 +25,28 @@ type soldItem struct {
 
 func activityOf(room int64) string { return "room-" + strconv.FormatInt(room, 10) }
 
+// journalsOf returns what the ledger calls the journals of a room: one, or that of each
+// bucket.
+func journalsOf(room int64, buckets int) []string {
+	return stock.Options{Buckets: buckets}.Journals(activityOf(room))
+}
+
 // soldItems returns what is and was sold in all rooms, without what others sell.
 func soldItems(ctx context.Context, env *infra.Env) (items []soldItem, err error) {
 	err = query(ctx, env, func(scan func(...any) error) error {
 		var it soldItem
-		err := scan(&it.room, &it.state, &it.sku, &it.units, &it.returned, &it.restock)
+		err := scan(&it.room, &it.buckets, &it.state, &it.sku, &it.units, &it.returned, &it.restock)
 		items = append(items, it)
 		return err
-	}, `SELECT i.room, s.state, i.sku, i.units, i.returned,
+	}, `SELECT i.room, s.buckets, s.state, i.sku, i.units, i.returned,
 		COALESCE((SELECT SUM(r.qty) FROM restocks r WHERE r.room = i.room AND r.sku = i.sku AND r.done = 0), 0)
 		FROM sale_items i JOIN sales s ON s.room = i.room JOIN products p ON p.sku = i.sku WHERE p.elsewhere = 0`)
 	return items, err
 }
 
 // stockOf returns the stock of a room in Redis, to be read.
-func stockOf(env *infra.Env, room int64) (*stock.Activity, error) {
-	return stock.New(env.Redis, activityOf(room), stock.Options{Prefix: "liveshop"})
+func stockOf(env *infra.Env, room int64, buckets int) (*stock.Activity, error) {
+	return stock.New(env.Redis, activityOf(room), stock.Options{Prefix: "liveshop", Buckets: buckets})
 }
 
 // stockAddsUp: left + held + sold is what was put in, and none is negative: in Redis for
@@ -92,10 +98,20 @@ func levelsOf(ctx context.Context, env *infra.Env, it soldItem) (map[string]stoc
 		if err != nil {
 			return nil, err
 		}
-		_, _, counted, err := store.Levels(ctx, activityOf(it.room))
-		return counted, err
+		all := map[string]stock.Level{}
+		for _, journal := range journalsOf(it.room, it.buckets) {
+			_, _, counted, err := store.Levels(ctx, journal)
+			if err != nil {
+				return nil, err
+			}
+			for sku, l := range counted {
+				sum := all[sku]
+				all[sku] = stock.Level{Left: sum.Left + l.Left, Reserved: sum.Reserved + l.Reserved, Sold: sum.Sold + l.Sold}
+			}
+		}
+		return all, nil
 	}
-	a, err := stockOf(env, it.room)
+	a, err := stockOf(env, it.room, it.buckets)
 	if err != nil {
 		return nil, err
 	}
@@ -104,13 +120,13 @@ func levelsOf(ctx context.Context, env *infra.Env, it soldItem) (map[string]stoc
 
 // A history is what the ledger has of an order.
 type history struct {
-	room     int64
+	journal  string
 	reserved map[string]int64            // units by SKU
 	ends     map[string]map[string]int64 // likewise, by kind
 	expires  int64                       // ms
 }
 
-// ordersEndOnce: an id is one order, in one room; it holds units once, and meets at most
+// ordersEndOnce: an id is one order, in one room, and in one bucket of it; it holds units once, and meets at most
 // one end, which gives back, or sells, exactly what was held; and none is overdue. The
 // table orders says the same.
 func ordersEndOnce(ctx context.Context, env *infra.Env) (wrong []string, detail string, err error) {
@@ -127,7 +143,7 @@ func ordersEndOnce(ctx context.Context, env *infra.Env) (wrong []string, detail 
 		return nil, "", err
 	}
 	for _, id := range twice {
-		wrong = append(wrong, "order "+id+" is one of two rooms")
+		wrong = append(wrong, "order "+id+" is in two journals")
 	}
 	ended := 0
 	for id, h := range histories {
@@ -180,22 +196,19 @@ func orderStates(ctx context.Context, env *infra.Env) (map[string]string, error)
 func ledgerHistories(ctx context.Context, env *infra.Env) (all map[string]*history, twice []string, err error) {
 	all = map[string]*history{}
 	err = query(ctx, env, func(scan func(...any) error) error {
-		var journal, id, sku []byte
+		var name, id, sku []byte
 		var kind string
 		var qty, at, hold int64
-		if err := scan(&journal, &id, &kind, &sku, &qty, &at, &hold); err != nil {
+		if err := scan(&name, &id, &kind, &sku, &qty, &at, &hold); err != nil {
 			return err
 		}
-		room, err := strconv.ParseInt(strings.TrimPrefix(string(journal), "room-"), 10, 64)
-		if err != nil {
-			return err
-		}
+		journal := string(name)
 		h := all[string(id)]
 		if h == nil {
-			h = &history{room: room, reserved: map[string]int64{}, ends: map[string]map[string]int64{}}
+			h = &history{journal: journal, reserved: map[string]int64{}, ends: map[string]map[string]int64{}}
 			all[string(id)] = h
 		}
-		if h.room != room {
+		if h.journal != journal {
 			twice = append(twice, string(id))
 		}
 		if kind == stock.OpReserve.String() {
@@ -232,31 +245,35 @@ func sqlIsRedis(ctx context.Context, env *infra.Env) (wrong []string, detail str
 	if err != nil {
 		return nil, "", err
 	}
-	var rooms []int64
+	type live struct {
+		room    int64
+		buckets int
+	}
+	var rooms []live
 	err = query(ctx, env, func(scan func(...any) error) error {
-		var room int64
-		err := scan(&room)
-		rooms = append(rooms, room)
+		var r live
+		err := scan(&r.room, &r.buckets)
+		rooms = append(rooms, r)
 		return err
-	}, "SELECT DISTINCT s.room FROM sales s JOIN sale_items i ON i.room = s.room WHERE s.state IN ('open', 'closing')")
+	}, "SELECT DISTINCT s.room, s.buckets FROM sales s JOIN sale_items i ON i.room = s.room WHERE s.state IN ('open', 'closing')")
 	if err != nil {
 		return nil, "", err
 	}
-	for _, room := range rooms {
-		a, err := stockOf(env, room)
+	for _, r := range rooms {
+		a, err := stockOf(env, r.room, r.buckets)
 		if err != nil {
 			return nil, "", err
 		}
 		diff, err := a.Reconcile(ctx, store)
 		if errors.Is(err, stock.ErrForked) {
-			wrong = append(wrong, fmt.Sprintf("room %d: %v", room, err))
+			wrong = append(wrong, fmt.Sprintf("room %d: %v", r.room, err))
 			continue
 		}
 		if err != nil {
 			return nil, "", err
 		}
 		if !diff.None() {
-			wrong = append(wrong, fmt.Sprintf("room %d: Redis %+v, ledger %+v, its rows %+v", room, diff.Redis, diff.Kept, diff.Counted))
+			wrong = append(wrong, fmt.Sprintf("room %d: Redis %+v, ledger %+v, its rows %+v", r.room, diff.Redis, diff.Kept, diff.Counted))
 		}
 	}
 	return wrong, fmt.Sprintf("%d rooms", len(rooms)), nil

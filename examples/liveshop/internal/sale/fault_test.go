@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
@@ -147,29 +148,33 @@ func TestRedisKilled(t *testing.T) {
 	holds(t, env)
 }
 
-// Redis loses everything. The sale closes until it is rebuilt from SQL; nothing that
-// SQL has is lost or sold again.
+// Redis loses everything, or one of three masters does. The sale closes until it is
+// rebuilt from SQL; nothing that SQL has is lost or sold again.
 func TestFlushAll(t *testing.T) {
 	t.Parallel()
+	embedded := func(t *testing.T) *infra.Env { return shoptest.Env(t) }
 	for _, where := range []struct {
 		name string
+		star bool
 		open func(t *testing.T) *infra.Env
 	}{
-		{"embedded", func(t *testing.T) *infra.Env { return shoptest.Env(t) }},
-		{"server", func(t *testing.T) *infra.Env {
+		{"embedded", false, embedded},
+		{"server", false, func(t *testing.T) *infra.Env {
 			return shoptest.Open(t, infra.Config{Redis: redistest.Server(t).Addr()}, false)
 		}},
+		{"star", true, embedded},
+		{"star, one master", true, ofThree},
 	} {
 		t.Run(where.name, func(t *testing.T) {
 			t.Parallel()
-			flushed(t, where.open(t))
+			flushed(t, where.open(t), where.star)
 		})
 	}
 }
 
-func flushed(t *testing.T, env *infra.Env) {
+func flushed(t *testing.T, env *infra.Env, star bool) {
 	sh := newShop(t, env, Options{Hold: 5 * time.Second})
-	sh.opened(t, 1, Product{SKU: "tea", Total: 150}, Product{SKU: "cup", Total: 10})
+	sh.opens(t, 1, star, Product{SKU: "tea", Total: 150}, Product{SKU: "cup", Total: 10})
 	u := sh.users(t, 401, 1000)
 	r := newRush(t, newCrowd(1, "tea", sh), u[:400])
 	eventually(t, "the sale is on", func() bool { return r.paidSoFar() > 50 })
@@ -183,8 +188,11 @@ func flushed(t *testing.T, env *infra.Env) {
 		_, err := sh.order(t.Context(), u[400], 1, Line{"tea", 1})
 		return err == nil
 	})
-	receipt, err := sh.Pay(t.Context(), u[400], held.OrderID)
-	require.NoError(t, err, "SQL had this order")
+	var receipt Receipt
+	eventually(t, "SQL had the order, and it can be paid for", func() bool {
+		receipt, err = sh.Pay(t.Context(), u[400], held.OrderID)
+		return err == nil
+	})
 	require.Equal(t, Paid, receipt.State)
 	r.finish(t, sh)
 	sold := sh.number(t, "SELECT COUNT(*) FROM orders WHERE state = 'paid'")
@@ -195,11 +203,12 @@ func flushed(t *testing.T, env *infra.Env) {
 
 // Until the stock is rebuilt nothing is sold, whoever opens the room again or looks
 // after its stock: what SQL knows of is not loaded anew.
-func TestClosedUntilRebuilt(t *testing.T) {
-	t.Parallel()
+func TestClosedUntilRebuilt(t *testing.T) { both(t, closedUntilRebuilt) }
+
+func closedUntilRebuilt(t *testing.T, star bool) {
 	env := shoptest.Env(t)
 	sh := newShop(t, env, Options{})
-	sh.opened(t, 1, Product{SKU: "tea", Total: 3})
+	sh.opens(t, 1, star, Product{SKU: "tea", Total: 3})
 	u := sh.users(t, 1, 1000)
 	_, err := sh.order(t.Context(), u[0], 1, Line{"tea", 3})
 	require.NoError(t, err)
@@ -212,7 +221,7 @@ func TestClosedUntilRebuilt(t *testing.T) {
 	idle, err := New(t.Context(), late, sh.accounts.Wallet, sh.heard, Options{}) // it does not run
 	require.NoError(t, err)
 	require.NoError(t, env.Redis.FlushAll(t.Context()).Err())
-	require.NoError(t, idle.Open(t.Context(), 1, hostOf(1)))
+	require.NoError(t, idle.Open(t.Context(), 1, hostOf(1), star))
 	require.NoError(t, idle.writeFigures(t.Context()))
 	id, err := idle.Token(t.Context(), u[0])
 	require.NoError(t, err)
@@ -229,20 +238,45 @@ func TestClosedUntilRebuilt(t *testing.T) {
 	holds(t, env)
 }
 
-// Three masters: no two keys of one call are in two slots.
-func TestClusterOfThree(t *testing.T) {
-	t.Parallel()
+// ofThree is a Cluster of three masters, of the test's own.
+func ofThree(t *testing.T) *infra.Env {
 	var addrs []string
 	for _, node := range redistest.Cluster(t, 3, 0).Nodes() {
 		addrs = append(addrs, node.Addr())
 	}
-	env := shoptest.Open(t, infra.Config{Cluster: strings.Join(addrs, ",")}, false)
+	return shoptest.Open(t, infra.Config{Cluster: strings.Join(addrs, ",")}, false)
+}
+
+// Three masters: no two keys of one call are in two slots; and a star's sale is on each.
+func TestClusterOfThree(t *testing.T) {
+	t.Parallel()
+	env := ofThree(t)
 	sh := newShop(t, env, Options{Hold: rushHold})
 	sh.opened(t, 1, Product{SKU: "tea", Total: 50}, Product{SKU: "cup", Total: 1})
-	r := newRush(t, newCrowd(1, "tea", sh), sh.users(t, 120, 1000))
-	r.finish(t, sh)
-	r.allPaid(t, sh)
-	require.Zero(t, r.lost.Load())
-	require.GreaterOrEqual(t, r.paidSoFar(), 45)
+	sh.opens(t, 2, true, Product{SKU: "pot", Total: 50})
+	u := sh.users(t, 240, 1000)
+	for _, r := range []*rush{newRush(t, newCrowd(1, "tea", sh), u[:120]), newRush(t, newCrowd(2, "pot", sh), u[120:])} {
+		r.finish(t, sh)
+		r.allPaid(t, sh)
+		require.Zero(t, r.lost.Load())
+		require.GreaterOrEqual(t, r.paidSoFar(), 45)
+	}
+	var mu sync.Mutex
+	var shares []string
+	buckets, err := sh.buckets(t.Context(), true)
+	require.NoError(t, err)
+	require.Equal(t, starBuckets, buckets)
+	err = env.Redis.(*redis.ClusterClient).ForEachMaster(t.Context(), func(ctx context.Context, master *redis.Client) error {
+		keys, err := master.Keys(ctx, "liveshop:stock1:{room-2%b3*}:journal").Result()
+		mu.Lock()
+		defer mu.Unlock()
+		shares = append(shares, keys...)
+		if len(keys) != 1 {
+			t.Errorf("one master has %v", keys)
+		}
+		return err
+	})
+	require.NoError(t, err)
+	require.Len(t, shares, starBuckets)
 	holds(t, env)
 }

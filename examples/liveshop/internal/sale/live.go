@@ -18,17 +18,18 @@ const maxLag = 10 * time.Minute
 // A live is a room's stock as this server works on it.
 type live struct {
 	room, host, limit int64
+	buckets           int
 	stock             *stock.Activity
 	events            chan stock.Event
 }
 
-// options is how the stock of a room behaves. A room that is too hot for one Redis
-// server would get its stock in buckets here.
+// options is how the stock of a room behaves.
 func (s *Sale) options(l *live) stock.Options {
 	return stock.Options{
 		Prefix:       prefix,
 		Hold:         s.opts.Hold,
 		UserSKULimit: l.limit,
+		Buckets:      l.buckets,
 		MaxLag:       maxLag,
 		OnEvent:      func(e stock.Event) { l.events <- e },
 		Logger:       s.env.Log,
@@ -49,7 +50,7 @@ func (s *Sale) of(ctx context.Context, room int64) (*live, error) {
 	if l := s.known(room); l != nil && l.limit == shelf.PerUser {
 		return l, nil
 	}
-	l := &live{room: room, host: shelf.Host, limit: shelf.PerUser, events: make(chan stock.Event, 64)}
+	l := &live{room: room, host: shelf.Host, limit: shelf.PerUser, buckets: shelf.Buckets, events: make(chan stock.Event, 64)}
 	if l.stock, err = stock.New(s.env.Redis, activityOf(room), s.options(l)); err != nil {
 		return nil, err
 	}
@@ -168,24 +169,18 @@ func (s *Sale) runLive(ctx context.Context, l *live) {
 // until the stock is rebuilt from SQL.
 func (s *Sale) runJournal(ctx context.Context, l *live) {
 	for ctx.Err() == nil {
-		err := l.stock.RunJournal(ctx, sink{s.store, s})
+		err := l.stock.RunJournal(ctx, sink{s.store, s, l.room})
 		if err == nil {
 			return
 		}
 		s.troubled(ctx, "journal", l.room, err)
-		if !errors.Is(err, stock.ErrForked) {
-			pause(ctx, time.Second)
-			continue
-		}
-		lost, err := l.stock.Rebuild(ctx, s.store)
-		if err != nil {
+		if errors.Is(err, stock.ErrForked) {
+			if err = s.rebuild(ctx, l); err == nil {
+				continue
+			}
 			s.troubled(ctx, "rebuild", l.room, err)
-			pause(ctx, time.Second)
-			continue
 		}
-		for _, op := range lost {
-			s.env.Log.Warn("undone by the rebuild", "room", l.room, "order", op.ID, "uid", op.User, "what", op.Kind.String())
-		}
+		pause(ctx, time.Second)
 	}
 }
 
@@ -196,7 +191,7 @@ func (s *Sale) chores(ctx context.Context) error {
 		rooms, err := s.liveRooms(ctx)
 		errs = append(errs, err)
 		for _, room := range rooms {
-			errs = append(errs, s.project(ctx, room), s.wind(ctx, room))
+			errs = append(errs, s.projectAll(ctx, room), s.wind(ctx, room))
 		}
 		return errors.Join(errs...)
 	})

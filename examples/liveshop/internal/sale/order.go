@@ -236,6 +236,9 @@ func refusal(err error) error {
 		// Forked, or empty after a FLUSHALL; or closed a moment ago, which the shelf will
 		// show when the buyer comes again.
 		return errRepairing
+	case errors.Is(err, stock.ErrContended):
+		return &api.Error{Status: http.StatusServiceUnavailable, Code: "contended", RetryAfter: time.Second,
+			Msg: "the last units are on the move: try again with the same order_id"}
 	case errors.Is(err, stock.ErrJournalFull):
 		return &api.Error{Status: http.StatusServiceUnavailable, Code: "backlog", Msg: "too many orders wait to be written down", RetryAfter: 5 * time.Second}
 	default:

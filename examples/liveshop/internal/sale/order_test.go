@@ -123,17 +123,18 @@ func TestTokens(t *testing.T) {
 }
 
 // An order that nobody pays for: its units come back, in Redis, in SQL, and on the pages.
-func TestNotPaid(t *testing.T) {
-	t.Parallel()
+func TestNotPaid(t *testing.T) { both(t, notPaid) }
+
+func notPaid(t *testing.T, star bool) {
 	sh := newShop(t, shoptest.Env(t), Options{Hold: time.Second})
-	sh.opened(t, 1, Product{SKU: "tea", Total: 1})
+	sh.opens(t, 1, star, Product{SKU: "tea", Total: 1})
 	u := sh.users(t, 2, 1000)
 	p, err := sh.order(t.Context(), u[0], 1, Line{"tea", 1})
 	require.NoError(t, err)
 	_, err = sh.order(t.Context(), u[1], 1, Line{"tea", 1})
 	refused(t, err, "sold_out")
 	eventually(t, "two events, in order", func() bool {
-		f := sh.heard.frames("tea")
+		f := sh.heard.flips("tea")
 		return len(f) == 2 && f[0].Left == 0 && f[1].Left == 1 && f[0].Version < f[1].Version
 	})
 	eventually(t, "the buyer is told", func() bool {

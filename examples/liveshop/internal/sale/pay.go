@@ -216,8 +216,13 @@ func charged(ctx context.Context, db interface {
 
 // ledgerState returns where the ledger has an order; empty if nowhere.
 func (s *Sale) ledgerState(ctx context.Context, p payment) (state string, err error) {
-	kinds, err := column[string](s.env.DB.QueryContext(ctx, "SELECT kind FROM spillway_stock_row WHERE journal = ? AND order_id = ?",
-		[]byte(activityOf(p.room)), []byte(p.ref())))
+	v, err := s.shelf(ctx, p.room)
+	if err != nil {
+		return "", err
+	}
+	marks, args := among(journalsOf(p.room, v.Buckets))
+	kinds, err := column[string](s.env.DB.QueryContext(ctx, "SELECT kind FROM spillway_stock_row WHERE journal IN "+marks+" AND order_id = ?",
+		append(args, []byte(p.ref()))...))
 	for _, kind := range kinds {
 		if end := endState(kind); end != "" {
 			return end, err

@@ -47,11 +47,12 @@ func TestUpdateReachesOtherServers(t *testing.T) {
 }
 
 // What was not sold in one room is sold in the host's next.
-func TestRoomsOneAfterTheOther(t *testing.T) {
-	t.Parallel()
+func TestRoomsOneAfterTheOther(t *testing.T) { both(t, roomsOneAfterTheOther) }
+
+func roomsOneAfterTheOther(t *testing.T, star bool) {
 	sh := newShop(t, shoptest.Env(t), Options{Hold: time.Second})
 	ctx := t.Context()
-	sh.opened(t, 1, Product{SKU: "tea", Total: 10})
+	sh.opens(t, 1, star, Product{SKU: "tea", Total: 10})
 	u := sh.users(t, 3, 10_000)
 	left := func(room int64) int64 {
 		l, err := sh.of(ctx, room)
@@ -67,7 +68,7 @@ func TestRoomsOneAfterTheOther(t *testing.T) {
 	_, err = sh.order(ctx, u[1], 1, Line{"tea", 2}) // nobody pays for it
 	require.NoError(t, err)
 
-	require.NoError(t, sh.Open(ctx, 2, hostOf(1)))
+	require.NoError(t, sh.open(ctx, 2, hostOf(1), bucketsOf(star)))
 	require.Zero(t, left(2), "they are all in the first room")
 	require.NoError(t, sh.CloseRoom(ctx, 1))
 	_, err = sh.order(ctx, u[2], 1, Line{"tea", 1})
@@ -80,7 +81,7 @@ func TestRoomsOneAfterTheOther(t *testing.T) {
 	eventually(t, "the second room's sale has ended", func() bool {
 		return sh.number(t, "SELECT COUNT(*) FROM sales WHERE state = 'ended'") == 2
 	})
-	require.NoError(t, sh.Open(ctx, 3, hostOf(1)))
+	require.NoError(t, sh.open(ctx, 3, hostOf(1), bucketsOf(star)))
 	require.Equal(t, int64(7), left(3))
 	o, err := sh.Order(ctx, u[0], paid.OrderID)
 	require.NoError(t, err)
@@ -93,7 +94,7 @@ func TestRoomsOneAfterTheOther(t *testing.T) {
 	eventually(t, "it is dropped", func() bool {
 		return sh.number(t, "SELECT COUNT(*) FROM sales WHERE state = 'gone'") == 1
 	})
-	require.Zero(t, sh.env.Redis.Exists(ctx, "liveshop:stock1:{room-1}:levels").Val())
+	require.Empty(t, sh.env.Redis.Keys(ctx, "liveshop:stock1:{room-1*").Val())
 	holds(t, sh.env)
 }
 

@@ -19,10 +19,12 @@ const (
 	Refunded  = "refunded" // cancelled, and the money that came too late went back
 )
 
-// A sink is where the journal goes: the ledger, and from there at once into orders.
+// A sink is where the journals of a room go: the ledger, and from there at once into
+// orders.
 type sink struct {
 	*stocksql.Store
-	s *Sale
+	s    *Sale
+	room int64
 }
 
 func (k sink) Apply(ctx context.Context, journal, from string, batch []stock.Entry) error {
@@ -31,12 +33,8 @@ func (k sink) Apply(ctx context.Context, journal, from string, batch []stock.Ent
 	}
 	// The ledger has it; that orders does not yet is not the journal's trouble. The
 	// next batch, or the next chores, bring it there.
-	room, err := roomOf(journal)
-	if err == nil {
-		err = k.s.project(ctx, room)
-	}
-	if err != nil {
-		k.s.troubled(ctx, "write orders", room, err)
+	if err := k.s.project(ctx, k.room, journal); err != nil {
+		k.s.troubled(ctx, "write orders", k.room, err)
 	}
 	return nil
 }
@@ -72,12 +70,27 @@ const pageRows = 1000
 // errMoved says that another server has projected the same rows.
 var errMoved = errors.New("sale: orders are ahead")
 
-// project brings the table orders up to date with the ledger. It reads the ledger
-// rather than the batch that was just written, so that nothing is missing after a
-// server died between the two; and it needs nothing but SQL.
-func (s *Sale) project(ctx context.Context, room int64) error {
+// projectAll brings the table orders up to date with the ledger. The journals of buckets
+// do not wait for each other: all that happens to an order is in one, that of its buyer's
+// bucket.
+func (s *Sale) projectAll(ctx context.Context, room int64) error {
+	v, err := s.shelf(ctx, room)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, journal := range journalsOf(room, v.Buckets) {
+		errs = append(errs, s.project(ctx, room, journal))
+	}
+	return errors.Join(errs...)
+}
+
+// project is projectAll for one journal. It reads the ledger rather than the batch that
+// was just written, so that nothing is missing after a server died between the two; and
+// it needs nothing but SQL.
+func (s *Sale) project(ctx context.Context, room int64, journal string) error {
 	for {
-		more, err := s.projectPage(ctx, room)
+		more, err := s.projectPage(ctx, room, journal)
 		if errors.Is(err, errMoved) {
 			continue
 		}
@@ -87,12 +100,12 @@ func (s *Sale) project(ctx context.Context, room int64) error {
 	}
 }
 
-func (s *Sale) projectPage(ctx context.Context, room int64) (more bool, err error) {
+func (s *Sale) projectPage(ctx context.Context, room int64, journal string) (more bool, err error) {
 	var ms, seq int64
-	if err := s.env.DB.QueryRowContext(ctx, "SELECT entry_ms, entry_seq FROM order_positions WHERE room = ?", room).Scan(&ms, &seq); err != nil {
+	if err := s.env.DB.QueryRowContext(ctx, "SELECT entry_ms, entry_seq FROM order_positions WHERE journal = ?", journal).Scan(&ms, &seq); err != nil {
 		return false, err
 	}
-	changes, more, err := s.readLedger(ctx, room, ms, seq)
+	changes, more, err := s.readLedger(ctx, journal, ms, seq)
 	if err != nil || len(changes) == 0 {
 		return false, err
 	}
@@ -102,8 +115,8 @@ func (s *Sale) projectPage(ctx context.Context, room int64) (more bool, err erro
 	}
 	last := changes[len(changes)-1]
 	err = s.env.Tx(ctx, func(tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, "UPDATE order_positions SET entry_ms = ?, entry_seq = ? WHERE room = ? AND entry_ms = ? AND entry_seq = ?",
-			last.ms, last.seq, room, ms, seq)
+		res, err := tx.ExecContext(ctx, "UPDATE order_positions SET entry_ms = ?, entry_seq = ? WHERE journal = ? AND entry_ms = ? AND entry_seq = ?",
+			last.ms, last.seq, journal, ms, seq)
 		if err != nil {
 			return err
 		}
@@ -131,11 +144,11 @@ func (s *Sale) projectPage(ctx context.Context, room int64) (more bool, err erro
 	return more, nil
 }
 
-// readLedger returns what the ledger has of orders after an entry, whole entries only,
-// and whether there may be more.
-func (s *Sale) readLedger(ctx context.Context, room, ms, seq int64) (changes []change, more bool, err error) {
+// readLedger returns what a journal in the ledger has of orders after an entry, whole
+// entries only, and whether there may be more.
+func (s *Sale) readLedger(ctx context.Context, journal string, ms, seq int64) (changes []change, more bool, err error) {
 	for limit := pageRows; ; limit *= 4 {
-		changes, n, err := s.readRows(ctx, room, ms, seq, limit)
+		changes, n, err := s.readRows(ctx, journal, ms, seq, limit)
 		if err != nil || n < limit {
 			return changes, false, err
 		}
@@ -153,10 +166,10 @@ func (s *Sale) readLedger(ctx context.Context, room, ms, seq int64) (changes []c
 	}
 }
 
-func (s *Sale) readRows(ctx context.Context, room, ms, seq int64, limit int) (changes []change, n int, err error) {
+func (s *Sale) readRows(ctx context.Context, journal string, ms, seq int64, limit int) (changes []change, n int, err error) {
 	rows, err := s.env.DB.QueryContext(ctx, `SELECT entry_ms, entry_seq, op, kind, order_id, user_id, sku, qty, at_ms, hold_ms
 		FROM spillway_stock_row WHERE journal = ? AND (entry_ms > ? OR entry_ms = ? AND entry_seq > ?)
-		ORDER BY entry_ms, entry_seq, op, item LIMIT ?`, []byte(activityOf(room)), ms, ms, seq, limit)
+		ORDER BY entry_ms, entry_seq, op, item LIMIT ?`, []byte(journal), ms, ms, seq, limit)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -177,7 +190,7 @@ func (s *Sale) readRows(ctx context.Context, room, ms, seq int64, limit int) (ch
 		}
 		op = at
 		c.lines = []Line{line}
-		// A load or restock belongs to no order, and put leaves it out.
+		// A load, a restock or a transfer belongs to no order, and put leaves it out.
 		c.order, _ = strconv.ParseInt(string(id), 10, 64)
 		c.uid, _ = strconv.ParseInt(string(uid), 10, 64)
 		changes = append(changes, c)

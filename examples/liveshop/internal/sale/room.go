@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
@@ -26,18 +25,26 @@ const (
 // to have let go of it.
 const keepEnded = time.Hour
 
-// activityOf returns the name of a room's sale in Redis and in the ledger, roomOf the room.
+// activityOf returns the name of a room's sale in Redis; see journalsOf for the ledger.
 func activityOf(room int64) string { return "room-" + strconv.FormatInt(room, 10) }
 
-// Open begins the sale of a room with all that its host has to sell. Again, it makes
-// sure that this is so.
-func (s *Sale) Open(ctx context.Context, room, host int64) error {
+// Open begins the sale of a room with all that its host has to sell; that of a star in
+// buckets, where there are several masters. Again, it makes sure that this is so.
+func (s *Sale) Open(ctx context.Context, room, host int64, star bool) error {
+	buckets, err := s.buckets(ctx, star)
+	if err != nil {
+		return fmt.Errorf("open sale of room %d: %w", room, err)
+	}
+	return s.open(ctx, room, host, buckets)
+}
+
+func (s *Sale) open(ctx context.Context, room, host int64, buckets int) error {
 	err := s.env.Tx(ctx, func(tx *sql.Tx) error {
 		if err := lockHost(ctx, tx, host); err != nil {
 			return err
 		}
-		res, err := tx.ExecContext(ctx, s.env.InsertNew("sales", "room", "host", "per_user", "state", "since_ms"),
-			room, host, 0, stateOpen, s.now())
+		res, err := tx.ExecContext(ctx, s.env.InsertNew("sales", "room", "host", "per_user", "buckets", "state", "since_ms"),
+			room, host, 0, buckets, stateOpen, s.now())
 		if err != nil {
 			return err
 		}
@@ -53,8 +60,12 @@ func (s *Sale) Open(ctx context.Context, room, host int64) error {
 				return err
 			}
 		}
-		_, err = tx.ExecContext(ctx, "INSERT INTO order_positions (room, entry_ms, entry_seq) VALUES (?, 0, 0)", room)
-		return err
+		for _, journal := range journalsOf(room, buckets) {
+			if _, err := tx.ExecContext(ctx, "INSERT INTO order_positions (journal, entry_ms, entry_seq) VALUES (?, 0, 0)", journal); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("open sale of room %d: %w", room, err)
@@ -120,34 +131,24 @@ func (s *Sale) shown(ctx context.Context, room int64) error {
 	return s.load(ctx, room)
 }
 
-// load gives Redis the stock that it does not have yet. What the ledger knows of is not
-// loaded: should Redis have lost it, the sale is rebuilt from there, with what was sold.
+// load gives Redis the stock that it does not have yet.
 func (s *Sale) load(ctx context.Context, room int64) error {
 	l, err := s.of(ctx, room)
 	if err != nil {
 		return err
 	}
-	known, err := s.ledgerLevels(ctx, room)
+	v, err := s.shelf(ctx, room)
 	if err != nil {
 		return err
 	}
-	shelf, err := s.shelf(ctx, room)
-	if err != nil {
-		return err
-	}
-	units := map[string]int64{}
-	warehouse := false
-	for _, it := range shelf.Items {
-		if it.Elsewhere {
-			warehouse = true
-		} else if _, ok := known[it.SKU]; !ok {
-			units[it.SKU] = it.Loaded
-		}
-	}
-	if warehouse {
+	if slices.ContainsFunc(v.Items, func(it item) bool { return it.Elsewhere }) {
 		if err := s.watch(ctx, room); err != nil {
 			return err
 		}
+	}
+	units, err := s.missing(ctx, l, v)
+	if err != nil {
+		return err
 	}
 	if len(units) > 0 {
 		if err := l.stock.Load(ctx, units); err != nil {
@@ -155,26 +156,6 @@ func (s *Sale) load(ctx context.Context, room int64) error {
 		}
 	}
 	return s.restock(ctx, room)
-}
-
-// ledgerLevels returns what SQL has of a room's stock.
-func (s *Sale) ledgerLevels(ctx context.Context, room int64) (levels map[string]stock.Level, err error) {
-	rows, err := s.env.DB.QueryContext(ctx,
-		"SELECT sku, left_units, held_units, sold_units FROM spillway_stock_level WHERE journal = ?", []byte(activityOf(room)))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }() // rows.Err has told
-	levels = map[string]stock.Level{}
-	for rows.Next() {
-		var sku []byte
-		var l stock.Level
-		if err := rows.Scan(&sku, &l.Left, &l.Reserved, &l.Sold); err != nil {
-			return nil, err
-		}
-		levels[string(sku)] = l
-	}
-	return levels, rows.Err()
 }
 
 // restock adds the units that Update noted. Each has a name, under which a second
@@ -249,24 +230,19 @@ func (s *Sale) wind(ctx context.Context, room int64) error {
 	if err := s.restock(ctx, room); err != nil {
 		return err
 	}
-	info, err := l.stock.Inspect(ctx)
-	if err != nil || info.Forked != "" || info.OpenHolds > 0 {
+	if over, err := s.drained(ctx, l); err != nil || !over {
 		return err
 	}
-	at, err := s.store.Checkpoint(ctx, activityOf(room))
-	if err != nil || at != info.LastEntry {
-		return err
-	}
-	levels, err := s.ledgerLevels(ctx, room)
+	levels, err := s.ledgerLevels(ctx, l)
 	if err != nil {
 		return err
 	}
-	for _, it := range v.Items {
-		if _, ok := levels[it.SKU]; !ok && !it.Elsewhere {
+	for sku := range v.loaded() {
+		if levels[sku].journals < len(l.journals()) {
 			return s.load(ctx, room) // it never came to Redis, or Redis lost it before SQL had it
 		}
 	}
-	if err := s.project(ctx, l.room); err != nil {
+	if err := s.projectAll(ctx, room); err != nil {
 		return err
 	}
 	var next []int64
@@ -282,7 +258,7 @@ func (s *Sale) wind(ctx context.Context, room int64) error {
 
 // end writes down the last figures of a sale. What was not sold goes to the open room
 // that its host has by now, or waits for the next one. It returns the rooms that got some.
-func (s *Sale) end(ctx context.Context, tx *sql.Tx, l *live, levels map[string]stock.Level) (rooms []int64, err error) {
+func (s *Sale) end(ctx context.Context, tx *sql.Tx, l *live, levels map[string]ledgerLevel) (rooms []int64, err error) {
 	if err := lockHost(ctx, tx, l.host); err != nil {
 		return nil, err
 	}
@@ -336,12 +312,4 @@ func (s *Sale) sweepEnded(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func roomOf(activity string) (int64, error) {
-	n, err := strconv.ParseInt(strings.TrimPrefix(activity, "room-"), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("sale: %q is no room's sale: %w", activity, err)
-	}
-	return n, nil
 }

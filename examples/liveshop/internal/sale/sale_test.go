@@ -157,8 +157,8 @@ func products(t *testing.T, sh *shop) {
 	require.Equal(t, 1, done)
 	tea.Fen, tea.Version = 120, 2
 
-	require.NoError(t, sh.Open(ctx, 3, hostOf(3)))
-	require.NoError(t, sh.Open(ctx, 3, hostOf(3)))
+	require.NoError(t, sh.Open(ctx, 3, hostOf(3), false))
+	require.NoError(t, sh.Open(ctx, 3, hostOf(3), false))
 	offers, err := sh.Offers(ctx, 3)
 	require.NoError(t, err)
 	require.Len(t, offers, 1)

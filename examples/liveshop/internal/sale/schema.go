@@ -8,8 +8,9 @@ import (
 	"github.com/spillway-go/spillway/stock/stocksql"
 )
 
-// tables are what this package keeps in SQL, beside the ledger of stocksql. Where a
-// room's sale is in that, it is called room-<id>.
+// tables are what this package keeps in SQL, beside the ledger of stocksql. There the
+// journal of a room's sale is called room-<id>, and those of the buckets of a star's
+// room-<id>%b3.0 and so on.
 var tables = []string{
 	// What the operator registered. total is all units that were ever given to the
 	// host for it.
@@ -30,6 +31,7 @@ var tables = []string{
 		room     BIGINT      NOT NULL PRIMARY KEY,
 		host     BIGINT      NOT NULL,
 		per_user BIGINT      NOT NULL,
+		buckets  INT         NOT NULL,
 		state    VARCHAR(16) NOT NULL,
 		since_ms BIGINT      NOT NULL
 	)`,
@@ -67,11 +69,11 @@ var tables = []string{
 		paid_ms    BIGINT      NOT NULL,
 		version    BIGINT      NOT NULL
 	)`,
-	// The last entry of the ledger that orders has.
+	// The last entry of each journal in the ledger that orders has.
 	`CREATE TABLE IF NOT EXISTS order_positions (
-		room      BIGINT NOT NULL PRIMARY KEY,
-		entry_ms  BIGINT NOT NULL,
-		entry_seq BIGINT NOT NULL
+		journal   VARCHAR(80) NOT NULL PRIMARY KEY,
+		entry_ms  BIGINT      NOT NULL,
+		entry_seq BIGINT      NOT NULL
 	)`,
 	// state is begun, then taken, refunded or void; see pay.go. fen is the price of the
 	// order, less what a coupon takes off once that is used.

@@ -18,6 +18,7 @@ import (
 type shelf struct {
 	Host    int64  `json:"host"`
 	PerUser int64  `json:"per_user"`
+	Buckets int    `json:"buckets"`
 	State   string `json:"state"`
 	Items   []item `json:"items"`
 }
@@ -44,6 +45,17 @@ func (s *shelf) item(sku string) *item {
 	return nil
 }
 
+// loaded returns with how many units the sale began, of what it sells itself.
+func (s *shelf) loaded() map[string]int64 {
+	units := map[string]int64{}
+	for _, it := range s.Items {
+		if !it.Elsewhere {
+			units[it.SKU] = it.Loaded
+		}
+	}
+	return units
+}
+
 // shelf returns the shelf of a room.
 func (s *Sale) shelf(ctx context.Context, room int64) (shelf, error) {
 	v, err := s.shelves.Get(ctx, room)
@@ -55,7 +67,7 @@ func (s *Sale) shelf(ctx context.Context, room int64) (shelf, error) {
 
 // loadShelf asks SQL.
 func (s *Sale) loadShelf(ctx context.Context, room int64) (v shelf, err error) {
-	err = s.env.DB.QueryRowContext(ctx, "SELECT host, per_user, state FROM sales WHERE room = ?", room).Scan(&v.Host, &v.PerUser, &v.State)
+	err = s.env.DB.QueryRowContext(ctx, "SELECT host, per_user, buckets, state FROM sales WHERE room = ?", room).Scan(&v.Host, &v.PerUser, &v.Buckets, &v.State)
 	if errors.Is(err, sql.ErrNoRows) {
 		return v, fmt.Errorf("room %d: %w", room, cache.ErrNotFound)
 	}

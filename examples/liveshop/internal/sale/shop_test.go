@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -63,6 +64,26 @@ func (e *ears) frames(sku string) (all []StockFrame) {
 		all = append(all, f)
 	}
 	return all
+}
+
+// flips returns those of frames that turned what was left into nothing, or back: of what is
+// in buckets, a bucket's running out is announced as well.
+func (e *ears) flips(sku string) []StockFrame {
+	return slices.CompactFunc(e.frames(sku), func(a, b StockFrame) bool { return (a.Left == 0) == (b.Left == 0) })
+}
+
+// bucketsOf returns how many parts the stock of a star is in, wherever the test runs.
+func bucketsOf(star bool) int {
+	if star {
+		return starBuckets
+	}
+	return 1
+}
+
+// both runs a test for a room and for a star's.
+func both(t *testing.T, f func(t *testing.T, star bool)) {
+	t.Run("room", func(t *testing.T) { t.Parallel(); f(t, false) })
+	t.Run("star", func(t *testing.T) { t.Parallel(); f(t, true) })
 }
 
 // hostOf is who opens a room in a test: nobody who buys.
@@ -129,6 +150,12 @@ func (sh *shop) users(t testing.TB, n int, fen int64) []int64 {
 // opened registers products and opens a room that sells them.
 func (sh *shop) opened(t testing.TB, room int64, products ...Product) {
 	t.Helper()
+	sh.opens(t, room, false, products...)
+}
+
+// opens is opened, of a star's room too.
+func (sh *shop) opens(t testing.TB, room int64, star bool, products ...Product) {
+	t.Helper()
 	for _, p := range products {
 		p.Host = hostOf(room)
 		if p.Title == "" {
@@ -140,7 +167,7 @@ func (sh *shop) opened(t testing.TB, room int64, products ...Product) {
 		_, err := sh.Register(t.Context(), p)
 		require.NoError(t, err)
 	}
-	require.NoError(t, sh.Open(t.Context(), room, hostOf(room)))
+	require.NoError(t, sh.open(t.Context(), room, hostOf(room), bucketsOf(star)))
 }
 
 // order is a click on "buy".
