@@ -10,7 +10,7 @@ export function shareButton(room) {
   return button;
 }
 
-async function share(room) {
+export async function share(room) {
   try {
     const { url } = await call("POST", `/rooms/${room}/share`, {});
     show(new URL(url, location.href).href);

@@ -1,5 +1,5 @@
-// The products of a room with their stock as it changes. A stock frame changes its
-// row and nothing is fetched again: a sell-out reaches thousands of pages at once.
+// The products of a room with their stock as it changes. A frame changes its rows and
+// nothing is fetched again: a sell-out reaches thousands of pages at once.
 import { product as picture } from "./art.js";
 import { now, tick } from "./clock.js";
 import { busy, el, iconButton } from "./dom.js";
@@ -48,6 +48,22 @@ export class Shelf {
     if (!this.#stock.apply(frame)) return false;
     this.#rows.get(frame.sku)?.left(frame.left);
     return true;
+  }
+
+  // take takes the items of a left frame; false if the shelf has to be looked at again:
+  // something on it is new, or was changed.
+  take(items) {
+    let known = true;
+    for (const item of items) {
+      const row = this.#rows.get(item.sku);
+      known &&= row !== undefined && row.product.edited >= item.edited;
+      if (!row) continue;
+      const news = this.#stock.apply(item);
+      if (!news && row.product.total === item.total) continue;
+      row.product.total = item.total;
+      row.left(this.#stock.left(item.sku));
+    }
+    return known;
   }
 
   get selling() {
