@@ -1,6 +1,6 @@
 // What the host of a room has at hand, where everybody else has the gifts.
 import { send } from "./api.js";
-import { busy, el } from "./dom.js";
+import { el } from "./dom.js";
 import { form, openDialog } from "./dialog.js";
 import { openShelf } from "./hostshelf.js";
 import { openRain } from "./hostrain.js";
@@ -20,17 +20,17 @@ export class Desk {
   constructor(room, { onShelf, shown, closed }) {
     this.#room = room;
     const tool = (name, key, open) => {
-      const button = el("button", { type: "button", class: "gift desk-tool " + name, onclick: () => busy(button, open) }, icon(name), el("span", { class: "gift-title", t: key }));
+      const button = el("button", { type: "button", class: "gift desk-tool " + name, onclick: () => open(button) }, icon(name), el("span", { class: "gift-title", t: key }));
       return button;
     };
     this.#tools = [
       tool("packet", "desk.rain", () => openRain(room.id)),
       tool("box", "desk.shelf", () => openShelf(room.id, onShelf, shown)),
       tool("pen", "desk.post", () => openPost()),
-      tool("share", "share", () => share(room.id)),
+      tool("share", "share", (button) => share(room.id, button)),
       tool("stop", "desk.close", () => openClose(room.id, closed)),
     ];
-    this.node = el("section", { class: "desk", hidden: true, "aria-labelledby": "desk-title" }, this.#lead, this.#tools, this.#again);
+    this.node = el("section", { class: "desk", hidden: true, "aria-labelledby": "desk-title" }, el("div", { class: "desk-row" }, this.#lead, this.#tools, this.#again));
   }
 
   // show says whether the visitor is the host; a closed room has nothing to be done in.

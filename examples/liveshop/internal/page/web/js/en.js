@@ -41,6 +41,7 @@ export default {
   "err.not_prepared": "The rain was not prepared to the end. Prepare it again.",
   "err.key_used": "This was already used for something else.",
   "err.per_user_differs": "All products of a host have the same limit for each buyer.",
+  "err.internal": "It did not work. Try again in a moment.",
   "err.not_found": "It is not here, or not any more.",
 
   "login.title": "Log in",
@@ -110,6 +111,7 @@ export default {
   "host.post.done": "Your followers find it under Messages.",
 
   "room.back": "All rooms",
+  "room.ended": "ENDED",
   "room.login": "Log in to enter",
   "room.login.hint": "The stage, the chat and the shelf are open to everybody with an account.",
   "room.none": "There is no such room",
@@ -140,7 +142,7 @@ export default {
   "shelf.out": "Sold out",
   "shelf.opens": "starts in {time}",
   "shelf.closes": "ends in {time}",
-  "shelf.closed": "sale over",
+  "shelf.closed": "Sale over",
   "shelf.soon": "Soon",
   "shelf.over": "Over",
   "shelf.gone": "Gone",
@@ -249,7 +251,7 @@ export default {
   "ware.title": "Title",
   "ware.price": "Price in yuan",
   "ware.units": "Units",
-  "ware.each": "For each buyer (0: any)",
+  "ware.each": "Limit each (0: none)",
   "ware.image": "Picture",
   "picture.headphones": "Headphones",
   "picture.cup": "Mug",

@@ -11,7 +11,7 @@ import * as session from "./session.js";
 // ownRoomButton leads to the visitor's room, or opens one. close ends it.
 export function ownRoomButton() {
   const text = el("span");
-  const node = el("button", { type: "button", class: "primary own-room", onclick: () => busy(node, go) }, icon("camera"), text);
+  const node = el("button", { type: "button", class: "own-room", onclick: () => busy(node, go) }, icon("camera"), text);
 
   const ask = async () => (session.user() ? (await get("/rooms/mine")).room : null);
   const show = (room) => say(text, room ? "own.enter" : "own.open");

@@ -32,7 +32,7 @@ export function operatorTools() {
       act("bolt", "op.sale", "/admin/demo/sale", () => ({ room: currentRoom() })),
       act("bots", "op.bots", "/admin/demo/bots", () => ({ n: bots, room: currentRoom() }))),
     el("h3", { t: "op.hosts" }),
-    el("div", { class: "op-buttons" },
+    el("div", { class: "op-buttons op-hosts" },
       el("button", { type: "button", class: "op", onclick: () => grantDialog(currentRoom()) }, icon("star"), el("span", { t: "op.grant" })),
       el("button", { type: "button", class: "op", onclick: () => productDialog(currentRoom()) }, icon("box"), el("span", { t: "op.product" }))),
     el("h3", { t: "op.servers" }), servers,

@@ -28,6 +28,7 @@ import * as session from "./session.js";
 export class RoomView {
   #room;
   #names = new Map(); // uid → name, of whom this page has heard
+  #air = el("span", { class: "badge live", t: "live" });
   #online = el("span", { class: "figure" });
   #likes = el("span", { class: "figure" });
   #views = el("span", { class: "figure" });
@@ -81,8 +82,7 @@ export class RoomView {
       el("div", { class: "stage-title" }, this.#title, el("p", { class: "muted" }, room.host.name)),
       this.#follow.node,
       el("div", { class: "figures" },
-        el("span", { class: "badge live", t: "live" }),
-        pair("people", "online", this.#online), pair("heart", "likes", this.#likes), pair("eye", "views", this.#views)));
+        this.#air, pair("people", "online", this.#online), pair("heart", "likes", this.#likes), pair("eye", "views", this.#views)));
     this.node = el("div", { class: "room" },
       el("div", { class: "room-main" },
         el("div", { class: "stage" }, canvas, this.#top, this.#pk.node, this.#banners, this.#rain.node, this.#state),
@@ -142,12 +142,14 @@ export class RoomView {
   }
 
   connection(state) {
-    if (state !== "live" && !this.#room.room.open) state = "closed";
+    if (!this.#room.room.open) state = "closed";
+    if (state === "closed") this.#end();
     this.#state.dataset.state = state;
     this.#state.hidden = state === "live";
     if (state === "live") this.#state.replaceChildren();
     else if (state === "guest") this.#state.replaceChildren(el("button", { type: "button", class: "quiet small", t: "room.guest", onclick: () => loggedIn() }));
-    else this.#state.replaceChildren(el("span", { class: "spinner", "aria-hidden": "true" }), el("span", { t: "socket." + state }));
+    else this.#state.replaceChildren(el("span", { class: "spinner", "aria-hidden": "true" }), el("span", { t: "socket." + state }),
+      state === "closed" ? el("a", { class: "button small", href: "#/", t: "room.back" }) : "");
   }
 
   take(frame) {
@@ -207,6 +209,14 @@ export class RoomView {
     this.#room.room.open = false;
     this.connection("closed");
     this.#role();
+  }
+
+  // end takes away what an open room alone has.
+  #end() {
+    this.node.classList.add("ended");
+    this.#air.classList.remove("live");
+    say(this.#air, "room.ended");
+    this.#shelf.end();
   }
 
   // role shows what is for the host, or what is for everybody else: hosts neither buy in

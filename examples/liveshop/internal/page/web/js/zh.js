@@ -41,6 +41,7 @@ export default {
   "err.not_prepared": "红包雨还没准备好，请重新准备。",
   "err.key_used": "这个请求已用于别的操作。",
   "err.per_user_differs": "同一主播的所有商品限购数量必须相同。",
+  "err.internal": "没有成功，请稍后再试。",
   "err.not_found": "它不存在，或已经不在了。",
 
   "login.title": "登录",
@@ -110,6 +111,7 @@ export default {
   "host.post.done": "关注者会在消息里看到。",
 
   "room.back": "全部直播间",
+  "room.ended": "已结束",
   "room.login": "登录后进入",
   "room.login.hint": "有账号就能看舞台、聊天和货架。",
   "room.none": "没有这个直播间",
