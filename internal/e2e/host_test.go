@@ -165,6 +165,8 @@ func TestDeskIsForEverybody(t *testing.T) {
 	p.nameless("the form of a room")
 	p.press(kb.Enter)
 	p.wait("the room", `document.querySelector(".desk:not([hidden])")`)
+	uid := eval[int](p, `JSON.parse(sessionStorage.getItem("liveshop:session")).uid`)
+	d.login(t).call("POST /admin/products", map[string]any{"sku": fmt.Sprintf("long-%d", uid), "host": uid, "title": "Noise-cancelling headphones with a very long name", "fen": 123456, "total": 1_000_000}, nil)
 	p.fits("the room of a host")
 	p.nameless("the room of a host")
 	for _, tool := range []string{"packet", "box", "pen", "share", "stop"} {
@@ -172,6 +174,9 @@ func TestDeskIsForEverybody(t *testing.T) {
 		p.press(kb.Enter)
 		p.wait("the dialog of "+tool, `document.querySelector("dialog") && !document.querySelector("dialog [role=status]")`)
 		p.fits(tool)
+		if eval[bool](p, `[...document.querySelectorAll("dialog, dialog .line")].some((node) => node.scrollWidth > node.clientWidth)`) {
+			t.Errorf("%s: something is cut off", tool)
+		}
 		for _, role := range p.withoutName(2) {
 			t.Errorf("%s: a %s has no name", tool, role)
 		}

@@ -33,8 +33,8 @@ function line(room, { sku, title, fen, total }, there, shown) {
       }
     }),
   });
-  return el("li", { class: "line", "data-registered": sku }, el("span", { class: "grow" }, title),
-    el("span", { class: "muted figure" }, `${yuan(fen)} × ${total.toLocaleString("en")}`), there ? done() : put);
+  return el("li", { class: "line", "data-registered": sku }, el("span", { class: "grow" }, title,
+    el("span", { class: "muted figure block" }, `${yuan(fen)} × ${total.toLocaleString("en")}`)), there ? done() : put);
 }
 
 const done = () => el("span", { class: "badge paid", t: "host.shelf.there" });
