@@ -1,10 +1,10 @@
 package cache
 
 import (
-	"os"
-	"regexp"
+	"errors"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -13,59 +13,62 @@ import (
 
 // The table under "Cost per call" in doc.go is measured.
 func TestCostPerCall(t *testing.T) {
-	srv := redistest.Server(t)
-	ctx, d := t.Context(), newDB()
-	c := openSource(t, srv.Client(), d.source(), Options{Local: -1})
-	near := openSource(t, srv.Client(), d.source(), Options{})
+	rdb := redistest.Server(t).Client()
+	var trips redistest.Trips // and of heartbeats, which one in five calls may meet
+	rdb.AddHook(&trips)
+	ctx, d := t.Context(), newDB("1", "ann")
+	c := openSource(t, rdb, d.source(), Options{Local: -1})
+	near := openSource(t, rdb, d.source(), Options{})
 	connected(t, near)
-	trips := func() int {
-		n, err := srv.Executions(ctx, "evalsha")
-		require.NoError(t, err)
-		return n
-	}
 	must := func(_ any, err error) { require.NoError(t, err) }
-	fresh := 0
-	calls := []struct {
+	fresh := 1000
+	rows := redistest.Costs(t)
+	for _, call := range []struct {
 		row string
 		do  func()
 	}{
-		{"Set, Add", func() { must(nil, c.Set(ctx, "1", "ann")) }},
+		{"Set", func() { must(nil, c.Set(ctx, "1", "ann")) }},
+		{"Add", func() { must(c.Add(ctx, "1", "ann")) }},
 		{"Get, from Redis", func() { must(c.Get(ctx, "1")) }},
-		{"Peek", func() { _, ok, err := c.Peek(ctx, "1"); must(ok, err) }},
 		{"GetMany", func() { must(c.GetMany(ctx, []string{"1", "1"})) }},
 		{"Get, loaded", func() {
 			fresh++
-			key := strconv.Itoa(1000 + fresh)
+			key := strconv.Itoa(fresh)
 			d.set(key, "x")
 			must(c.Get(ctx, key))
 		}},
 		{"Delete", func() { must(nil, c.Delete(ctx, "1", "2")) }},
 		{"Get, local", func() { must(near.Get(ctx, "1")) }},
+	} {
+		rows.HoldTrips(t, &trips, call.row, call.do)
+		rows.HoldAllocations(t, call.row, call.do)
 	}
-	text, err := os.ReadFile("doc.go")
+	require.Equal(t, "0 or 1, shared", rows.Row(t, "Peek")["round trips"])
+	must(near.Get(ctx, "1"))
+	for cache, want := range map[*Cache[string, string]]int64{near: 0, c: 1} {
+		require.Equal(t, want, trips.Of(func() { _, ok, err := cache.Peek(ctx, "1"); must(ok, err) }))
+	}
+}
+
+// The commands that doc.go lists are enough.
+func TestACL(t *testing.T) {
+	_, rdb := redistest.Limited(t)
+	ctx, d := t.Context(), newDB("1", "ann", "2", "bob")
+	c := open(t, rdb, d, Options{NotFoundTTL: -1})
+	connected(t, c)
+	require.Equal(t, "ann", get(t, c, "1"))
+	require.NoError(t, c.Set(ctx, "1", "anna"))
+	_, err := c.Add(ctx, "3", "eve")
 	require.NoError(t, err)
-	d.set("1", "ann")
-	for _, call := range calls {
-		row := regexp.MustCompile(`(?m)^//\t` + regexp.QuoteMeta(call.row) + ` +([0-9]+)[^\n]*?([0-9]*)$`).FindStringSubmatch(string(text))
-		require.NotNil(t, row, "doc.go has no row for %s", call.row)
-		want, err := strconv.Atoi(row[1])
-		require.NoError(t, err)
-		call.do() // the server learns the script
-		if call.row == "Delete" {
-			want = 2 // two keys, in one pipeline
-		}
-		before := trips()
-		call.do()
-		got := trips() - before
-		if call.row == "Peek" {
-			want = 1
-		}
-		require.Equal(t, want, got, "round trips of %s", call.row)
-		if row[2] != "" {
-			most, err := strconv.Atoi(row[2])
-			require.NoError(t, err)
-			require.LessOrEqual(t, testing.AllocsPerRun(200, call.do), float64(most), "allocations of %s", call.row)
-			t.Log(call.row, testing.AllocsPerRun(200, call.do))
-		}
-	}
+	_, _, err = c.Peek(ctx, "3")
+	require.NoError(t, err)
+	_, err = c.GetMany(ctx, []string{"1", "2", "4"})
+	require.NoError(t, err)
+	_, err = c.Refresh(ctx, "1")
+	require.NoError(t, err)
+	require.NoError(t, c.Delete(ctx, "1", "2"))
+	d.fail(errors.New("boom"))
+	_, err = c.Get(ctx, "1")
+	require.ErrorIs(t, err, ErrLoad)
+	require.NoError(t, c.DeleteTwice(ctx, time.Millisecond, "3"))
 }

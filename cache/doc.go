@@ -70,7 +70,7 @@
 //
 // Down: fresh local entries are answered as ever, for three seconds and then for
 // one. What is missing is loaded, at most Options.OutageLoads times a second in
-// each process, or answered stale, or refused with ErrUnavailable: Options.Outage.
+// each process, or answered stale, or refused with ErrUnavailable: Options.WhenDown.
 // Set and Delete fail with ErrUnavailable, or ErrUnknown after a lost reply, and
 // the key is deleted in the background as soon as that is possible.
 //

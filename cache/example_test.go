@@ -306,8 +306,8 @@ func ExampleNew() {
 	ctx := context.Background()
 	users := newTable("ann")
 	c := open(nil, users, cache.Options{
-		Mode:   cache.Lease,
-		Outage: cache.OutageStale,
+		Mode:     cache.Lease,
+		WhenDown: cache.OutageStale,
 	})
 	defer c.Close(ctx)
 	_, err := c.Get(ctx, 1)
@@ -317,8 +317,8 @@ func ExampleNew() {
 	rdb, done := connect()
 	defer done()
 	for _, opts := range []cache.Options{
-		{Mode: cache.AddRefill, Local: -1, Outage: cache.OutageLoad},
-		{Mode: cache.Plain, Local: -1, Outage: cache.OutageFail, Prefix: "other"},
+		{Mode: cache.AddRefill, Local: -1, WhenDown: cache.OutageLoad},
+		{Mode: cache.Plain, Local: -1, WhenDown: cache.OutageFail, Prefix: "other"},
 	} {
 		c := open(rdb, users, opts)
 		_, err = c.Get(ctx, 1)

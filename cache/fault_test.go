@@ -180,7 +180,7 @@ func TestOutagePolicies(t *testing.T) {
 			f := &redistest.Faults{}
 			rdb := env.Client(f.Options)
 			d := newDB("1", "old")
-			c := open(t, rdb, d, Options{Outage: policy, Timeout: 100 * time.Millisecond, StaleFor: time.Hour, TTL: time.Second, Jitter: -1, NullTTL: time.Second})
+			c := open(t, rdb, d, Options{WhenDown: policy, Timeout: 100 * time.Millisecond, StaleFor: time.Hour, TTL: time.Second, Jitter: -1, NotFoundTTL: time.Second})
 			time.Sleep(heartbeat)
 			_, err := c.Get(ctx, "1")
 			require.NoError(t, err)

@@ -2,8 +2,6 @@ package cache
 
 import (
 	"context"
-	"crypto/sha1"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"runtime"
@@ -129,82 +127,6 @@ func TestAbandonedLoads(t *testing.T) {
 	}
 }
 
-// Callers of four caches retry a failing key for a second, as fast as they can.
-func TestFailingLoaderStorm(t *testing.T) {
-	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
-		d, prefix := newDB(), redistest.Prefix(t)
-		boom := errors.New("boom")
-		d.fail(boom)
-		var wg sync.WaitGroup
-		var calls atomic.Int64
-		begun := time.Now()
-		for range 4 {
-			c := open(t, env.Client(), d, Options{Prefix: prefix})
-			for range 10 {
-				wg.Go(func() {
-					for time.Since(begun) < time.Second {
-						_, err := c.Get(t.Context(), "1")
-						calls.Add(1)
-						if !errors.Is(err, ErrLoad) {
-							t.Error(err)
-						}
-						time.Sleep(time.Millisecond)
-					}
-				})
-			}
-		}
-		wg.Wait()
-		require.Greater(t, calls.Load(), int64(30_000))
-		// 100, 200, 400 and 800 ms, less a fifth each: the fifth would begin after 1.2 s.
-		require.LessOrEqual(t, d.loads.Load(), int64(4))
-		require.GreaterOrEqual(t, d.loads.Load(), int64(3))
-	})
-}
-
-func TestFailuresWithoutRedis(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d := newDB()
-		c := open(t, nil, d, Options{})
-		d.fail(errors.New("boom"))
-		for begun := time.Now(); time.Since(begun) < time.Minute; time.Sleep(time.Millisecond) {
-			_, err := c.Get(t.Context(), "1")
-			require.ErrorIs(t, err, ErrLoad)
-		}
-		n := d.loads.Load()
-		require.GreaterOrEqual(t, n, int64(6+10), "doubling up to 5 s")
-		require.LessOrEqual(t, n, int64(6+14))
-		d.fail(nil)
-		d.set("1", "ann")
-		time.Sleep(maxCool)
-		v, err := c.Get(t.Context(), "1")
-		require.NoError(t, err)
-		require.Equal(t, "ann", v)
-	})
-}
-
-func TestLoadersThatDoNotReturn(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
-		many := false
-		for name, end := range map[string]func(){"panics": func() { panic("oh no") }, "Goexit": runtime.Goexit} {
-			src := Source[string, string]{
-				Load: func(context.Context, string) (string, error) { end(); return "", nil },
-			}
-			if many {
-				src.LoadMany = func(context.Context, []string) (map[string]string, error) { end(); return nil, nil }
-			}
-			c := openSource(t, rdb, src, Options{})
-			_, err := c.Get(t.Context(), name)
-			require.ErrorIs(t, err, ErrLoad)
-			_, err = c.GetMany(t.Context(), []string{name + "2", name + "3"})
-			var batch *BatchError[string]
-			require.ErrorAs(t, err, &batch)
-			require.Len(t, batch.Errors, 2)
-			require.ErrorIs(t, err, ErrLoad)
-			many = true
-		}
-	})
-}
-
 func TestMaxWaiters(t *testing.T) {
 	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
 		d := newDB("1", "ann")
@@ -221,40 +143,6 @@ func TestMaxWaiters(t *testing.T) {
 		wg.Wait()
 		_, err = c.Get(t.Context(), "1")
 		require.NoError(t, err)
-	})
-}
-
-// A loader that outlives its lease, whose process another one takes for dead: what
-// it brings is answered and not kept.
-func TestLeaseOutlived(t *testing.T) {
-	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
-		prefix := redistest.Prefix(t)
-		opts := Options{Prefix: prefix, LoadTimeout: time.Second}
-		deaf := openSource(t, env.Client(), Source[string, string]{Load: func(context.Context, string) (string, error) {
-			time.Sleep(5 * time.Second) // it does not obey its ctx
-			return "old", nil
-		}}, opts)
-		d := newDB("1", "new")
-		other := open(t, env.Client(), d, opts)
-		first := make(chan string)
-		go func() {
-			v, err := deaf.Get(t.Context(), "1")
-			if err != nil {
-				t.Error(err)
-			}
-			first <- v
-		}()
-		synctest.Wait()
-		begun := time.Now()
-		v, err := other.Get(t.Context(), "1")
-		require.NoError(t, err)
-		require.Equal(t, "new", v)
-		require.InDelta(t, 2, time.Since(begun).Seconds(), 0.1, "when the lease ended")
-		require.Equal(t, "old", <-first)
-		require.EqualValues(t, 1, deaf.Stats().Refused)
-		v, err = deaf.Get(t.Context(), "1")
-		require.NoError(t, err)
-		require.Equal(t, "new", v)
 	})
 }
 
@@ -295,79 +183,6 @@ func TestCloseWaitsForLoads(t *testing.T) {
 	})
 }
 
-// Two processes find a key nowhere. One of them is slow, and asks for the lease
-// when the other has loaded, stored, and given it back: it must not load again.
-func TestLeaseIsForWhatWasSeen(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
-		ctx, d, prefix := t.Context(), newDB("1", "ann"), redistest.Prefix(t)
-		a, b := open(t, rdb, d, Options{Prefix: prefix}), open(t, rdb, d, Options{Prefix: prefix})
-		slow := &flight[string, string]{key: "1", name: "1", hash: b.local.hash("1"), done: make(chan struct{})}
-		e, err := b.remote.read(ctx, "1")
-		require.NoError(t, err)
-		require.Nil(t, b.take(slow, e, b.local.mark(slow.hash)))
-		require.Equal(t, "ann", get(t, a, "1"))
-		it, err := b.fetch(ctx, slow, nil)
-		require.NoError(t, err)
-		require.Equal(t, "ann", it.value)
-		require.EqualValues(t, 1, d.loads.Load())
-	})
-}
-
-// All who wait get the error of the one load, and who comes next gets it at once.
-func TestWaitersShareAFailure(t *testing.T) {
-	for _, local := range []bool{true, false} {
-		redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
-			var rdb redis.UniversalClient
-			if !local {
-				rdb = env.Client()
-			}
-			d := newDB()
-			d.block = make(chan struct{})
-			boom := errors.New("boom")
-			d.fail(boom)
-			c := open(t, rdb, d, Options{})
-			var failed atomic.Int64
-			var wg sync.WaitGroup
-			for range 100 {
-				wg.Go(func() {
-					if _, err := c.Get(t.Context(), "1"); errors.Is(err, boom) && errors.Is(err, ErrLoad) {
-						failed.Add(1)
-					}
-				})
-			}
-			synctest.Wait()
-			close(d.block)
-			wg.Wait()
-			require.EqualValues(t, 100, failed.Load())
-			begun := time.Now()
-			_, err := c.Get(t.Context(), "1")
-			require.ErrorIs(t, err, boom)
-			require.Zero(t, time.Since(begun))
-			require.EqualValues(t, 1, d.loads.Load())
-		})
-	}
-}
-
-// A cancellation says nothing about the source: it is told to those who waited,
-// and the next one loads at once, in whatever process.
-func TestCancellationsAreNotRemembered(t *testing.T) {
-	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
-		d, prefix := newDB("1", "ann"), redistest.Prefix(t)
-		a, b := open(t, env.Client(), d, Options{Prefix: prefix}), open(t, env.Client(), d, Options{Prefix: prefix})
-		for range 5 {
-			for _, c := range []*Cache[string, string]{a, b} {
-				d.fail(fmt.Errorf("the driver: %w", context.Canceled))
-				_, err := c.Get(t.Context(), "1")
-				require.ErrorIs(t, err, ErrLoad)
-				require.ErrorIs(t, err, context.Canceled)
-			}
-		}
-		require.EqualValues(t, 10, d.loads.Load())
-		d.fail(nil)
-		require.Equal(t, "ann", get(t, b, "1"))
-	})
-}
-
 // A load runs on a ctx of its own: with the values of who asked first, without
 // anybody's deadline, until its timeout.
 func TestLoadsHaveTheirOwnContext(t *testing.T) {
@@ -400,98 +215,6 @@ func TestLoadsHaveTheirOwnContext(t *testing.T) {
 		require.ErrorIs(t, err, ErrLoad)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, 3*time.Second, time.Since(begun))
-	})
-}
-
-// In a cool-down and under too many waiters callers get what is stale, with and
-// without a local level, until it is deleted.
-func TestStaleInsteadOfErrors(t *testing.T) {
-	for _, size := range []int{0, -1} {
-		redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
-			d, prefix := newDB("1", "old"), redistest.Prefix(t)
-			opts := Options{Prefix: prefix, Local: size, TTL: time.Second, StaleFor: time.Hour, Jitter: -1, EarlyRefresh: -1, MaxWaiters: 1}
-			writer, c := open(t, env.Client(), d, opts), open(t, env.Client(), d, opts)
-			begin()
-			require.Equal(t, "old", get(t, writer, "1"))
-			time.Sleep(2 * time.Second)
-			d.fail(errors.New("boom"))
-			for range 50 {
-				require.Equal(t, "old", get(t, c, "1"))
-				many, err := c.GetMany(t.Context(), []string{"1"})
-				require.NoError(t, err)
-				require.Equal(t, map[string]string{"1": "old"}, many)
-			}
-			require.EqualValues(t, 2, d.loads.Load(), "one, and one that failed")
-			require.EqualValues(t, 100, c.Stats().Stale)
-
-			if size == 0 {
-				// Its own level knows what is stale without asking anybody.
-				require.Equal(t, "old", get(t, writer, "1"))
-				d.fail(nil)
-				d.block = make(chan struct{})
-				time.Sleep(maxCool)
-				waits := make(chan error)
-				go func() { _, err := writer.Get(t.Context(), "1"); waits <- err }()
-				synctest.Wait()
-				require.Equal(t, "old", get(t, writer, "1"), "one waiter is enough")
-				close(d.block)
-				require.NoError(t, <-waits)
-				time.Sleep(2 * time.Second)
-				d.fail(errors.New("boom"))
-				require.Equal(t, "old", get(t, c, "1"))
-			}
-			require.NoError(t, writer.Delete(t.Context(), "1"))
-			synctest.Wait()
-			_, err := c.Get(t.Context(), "1")
-			require.ErrorIs(t, err, ErrLoad, "what was deleted is not stale, but gone")
-		})
-	}
-}
-
-// Whoever leaves takes no lease with him that nobody knows of: the next one need
-// not wait for its end.
-func TestAbandonedLeases(t *testing.T) {
-	opts := Options{CancelAbandoned: true, LoadTimeout: time.Minute}
-	soon := func(t *testing.T, c *Cache[string, string]) {
-		t.Helper()
-		begun := time.Now()
-		require.Equal(t, "ann", get(t, c, "1"))
-		require.Less(t, time.Since(begun), time.Second)
-	}
-	t.Run("as it is asked for", func(t *testing.T) {
-		redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
-			f := &redistest.Faults{}
-			d := newDB("1", "ann")
-			c := open(t, env.Client(f.Options), d, opts)
-			_, _ = c.Get(t.Context(), "2") // the server learns the scripts
-			sum := sha1.Sum([]byte(leaseLua))
-			f.Add(redistest.Rule{Do: redistest.DelayReply, Match: hex.EncodeToString(sum[:]), Delay: 2 * time.Second})
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			_, err := c.Get(ctx, "1")
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			time.Sleep(2 * time.Second)
-			require.Equal(t, 1, f.Fired(redistest.DelayReply))
-			require.EqualValues(t, 1, d.loads.Load(), "that of the other key")
-			soon(t, c)
-		})
-	})
-	t.Run("under a loader that does not obey", func(t *testing.T) {
-		redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
-			var loads atomic.Int64
-			c := openSource(t, env.Client(), Source[string, string]{Load: func(context.Context, string) (string, error) {
-				loads.Add(1)
-				time.Sleep(2 * time.Second)
-				return "ann", nil
-			}}, opts)
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			_, err := c.Get(ctx, "1")
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			time.Sleep(2 * time.Second)
-			soon(t, c)
-			require.EqualValues(t, 1, loads.Load(), "what it brought was kept")
-		})
 	})
 }
 

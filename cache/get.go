@@ -43,7 +43,7 @@ func (e *missError) Is(target error) bool { return target == ErrNotFound }
 // ErrNotFound means that the source said so. ErrLoad is a load that failed;
 // further calls get that error, without a load, until a cool-down of 100 ms is
 // over, which each failure doubles up to 5 s. ErrOverloaded and ErrUnavailable
-// are told of in Options.MaxWaiters and Options.Outage. In all these cases but
+// are told of in Options.MaxWaiters and Options.WhenDown. In all these cases but
 // the first a stale value is answered instead, if Options.StaleFor allows.
 //
 // A caller whose ctx ends leaves at once; the load goes on for the others. A

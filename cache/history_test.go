@@ -354,7 +354,7 @@ func freshSeed(t *testing.T) uint64 {
 func TestHistories(t *testing.T) {
 	// Short TTLs for all that happens at their ends; long ones so that nothing but
 	// the messages makes a process forget.
-	short := Options{TTL: 2 * time.Second, LocalTTL: 500 * time.Millisecond, NullTTL: 300 * time.Millisecond, RefreshAfter: time.Second}
+	short := Options{TTL: 2 * time.Second, LocalTTL: 500 * time.Millisecond, NotFoundTTL: 300 * time.Millisecond, RefreshAfter: time.Second}
 	long := Options{TTL: time.Hour, LocalTTL: time.Hour}
 	for _, c := range []struct {
 		name string

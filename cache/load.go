@@ -208,7 +208,7 @@ func (c *Cache[K, V]) keep(ctx context.Context, f *flight[K, V], token string, m
 	c.date(it, at, s.fresh, s.soft, s.soft != 0)
 	ttl := it.expires
 	switch {
-	case null && c.opts.NullTTL < 0:
+	case null && c.opts.NotFoundTTL < 0:
 		c.giveBack(ctx, f.name, token)
 		return it
 	case token == "" && c.remote != nil: // Redis is down: nobody would hear of a delete
@@ -249,7 +249,7 @@ func (c *Cache[K, V]) giveBack(ctx context.Context, name, token string) {
 func (c *Cache[K, V]) seal(it *item[V], token string) (s sealed, err error) {
 	ttl := c.opts.TTL
 	if it.flags&flagNull != 0 {
-		ttl = max(c.opts.NullTTL, 0)
+		ttl = max(c.opts.NotFoundTTL, 0)
 	} else if c.opts.RefreshAfter > 0 {
 		s.soft = c.opts.shorten(c.opts.RefreshAfter)
 	}
@@ -298,9 +298,9 @@ func (c *Cache[K, V]) without(ctx context.Context, f *flight[K, V], down error, 
 		down = fmt.Errorf("%w: %w", ErrUnavailable, errors.New(down.Error()))
 	}
 	switch {
-	case c.opts.Outage == OutageFail, f.quiet: // what is not waited for may not take others' turn
+	case c.opts.WhenDown == OutageFail, f.quiet: // what is not waited for may not take others' turn
 		return nil, down
-	case c.opts.Outage == OutageStale:
+	case c.opts.WhenDown == OutageStale:
 		if it := c.stale(f.name, f.hash, f.old); it != nil {
 			return it, nil
 		}

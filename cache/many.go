@@ -244,7 +244,7 @@ func (c *Cache[K, V]) each(claims []claim[K, V], do func(claim[K, V])) {
 
 // withoutMany is without for many keys: one LoadMany counts as one load.
 func (c *Cache[K, V]) withoutMany(ctx context.Context, claims []claim[K, V], down error) {
-	if c.src.LoadMany == nil || c.opts.Outage != OutageLoad || claims[0].f.quiet {
+	if c.src.LoadMany == nil || c.opts.WhenDown != OutageLoad || claims[0].f.quiet {
 		c.each(claims, func(cl claim[K, V]) {
 			it, err := c.without(ctx, cl.f, down, cl.m)
 			c.flights.end(cl.f, it, err)

@@ -188,7 +188,7 @@ func TestGuard(t *testing.T) {
 			d.set(fmt.Sprint(i), "x")
 		}
 		prefix := redistest.Prefix(t)
-		opts := Options{Prefix: prefix, Guard: 1000, NullTTL: -1}
+		opts := Options{Prefix: prefix, Guard: 1000, NotFoundTTL: -1}
 		c, other := open(t, env.Client(), d, opts), open(t, env.Client(), d, opts)
 		time.Sleep(2 * heartbeat)
 		require.ErrorIs(t, c.RunGuard(ctx, 0, nil), ErrInvalid)

@@ -150,7 +150,7 @@ func TestOutOfMemoryPolicies(t *testing.T) {
 	ctx := t.Context()
 	d := newDB("1", "ann", "2", "bob", "3", "cid")
 	limited := open(t, srv.Client(), d, Options{OutageLoads: 1})
-	failing := open(t, srv.Client(), d, Options{Outage: OutageFail, Prefix: redistest.Prefix(t)})
+	failing := open(t, srv.Client(), d, Options{WhenDown: OutageFail, Prefix: redistest.Prefix(t)})
 	refreshing := open(t, srv.Client(), d, Options{Prefix: redistest.Prefix(t), OutageLoads: 1, RefreshAfter: time.Millisecond, TTL: time.Hour, Jitter: -1})
 	connected(t, limited, failing, refreshing)
 	require.Equal(t, "ann", get(t, refreshing, "1"))

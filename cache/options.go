@@ -47,15 +47,15 @@ type Options struct {
 	TTL time.Duration
 	// Jitter is by how much the TTL of an entry may be shorter, evenly spread, so
 	// that what was stored together does not expire together; a tenth of each TTL if
-	// 0, -1 for none. It must be less than TTL, LocalTTL and NullTTL.
+	// 0, -1 for none. It must be less than TTL, LocalTTL and NotFoundTTL.
 	Jitter time.Duration
 	// LocalTTL is how long a value stays in the local level before Redis is asked
 	// again; a minute or TTL if 0, whichever is less. It never outlives the entry in
 	// Redis.
 	LocalTTL time.Duration
-	// NullTTL is how long "not found" is remembered; 10 s or TTL if 0, whichever is
+	// NotFoundTTL is how long "not found" is remembered; 10 s or TTL if 0, whichever is
 	// less; -1 for not at all.
-	NullTTL time.Duration
+	NotFoundTTL time.Duration
 	// RefreshAfter is the age from which a value is still answered but loaded again
 	// in the background (stale-while-revalidate); 0 for never. It must be less than
 	// TTL - Jitter.
@@ -89,8 +89,8 @@ type Options struct {
 
 	// Timeout is how long Get waits for Redis before it counts as down; 500 ms if 0.
 	Timeout time.Duration
-	// Outage is what Get does then; OutageLoad if 0.
-	Outage Outage
+	// WhenDown is what Get does then; OutageLoad if 0.
+	WhenDown Outage
 	// OutageLoads is how many loads a second this process makes while Redis is down;
 	// 100 if 0.
 	OutageLoads int
@@ -108,7 +108,7 @@ type Options struct {
 func (o Options) withDefaults() (Options, error) {
 	setDefault(&o.TTL, 10*time.Minute)
 	setDefault(&o.LocalTTL, min(o.TTL, time.Minute))
-	setDefault(&o.NullTTL, min(o.TTL, 10*time.Second))
+	setDefault(&o.NotFoundTTL, min(o.TTL, 10*time.Second))
 	setDefault(&o.EarlyRefresh, 1)
 	setDefault(&o.Local, 10_000)
 	setDefault(&o.MaxValue, 1<<20)
@@ -130,13 +130,13 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("%w: Options.TTL %v, want 10ms to a year", ErrInvalid, o.TTL)
 	case o.LocalTTL < time.Millisecond || o.LocalTTL > o.TTL:
 		return o, fmt.Errorf("%w: Options.LocalTTL %v, want 1ms to TTL %v", ErrInvalid, o.LocalTTL, o.TTL)
-	case o.NullTTL != -1 && (o.NullTTL < time.Millisecond || o.NullTTL > o.TTL):
-		return o, fmt.Errorf("%w: Options.NullTTL %v, want 1ms to TTL %v, or -1 for none", ErrInvalid, o.NullTTL, o.TTL)
+	case o.NotFoundTTL != -1 && (o.NotFoundTTL < time.Millisecond || o.NotFoundTTL > o.TTL):
+		return o, fmt.Errorf("%w: Options.NotFoundTTL %v, want 1ms to TTL %v, or -1 for none", ErrInvalid, o.NotFoundTTL, o.TTL)
 	case o.Jitter < -1:
 		return o, fmt.Errorf("%w: Options.Jitter %v, want a duration, or -1 for none", ErrInvalid, o.Jitter)
-	case jitter >= o.TTL || jitter >= o.LocalTTL || o.NullTTL != -1 && jitter >= o.NullTTL:
-		return o, fmt.Errorf("%w: Options.Jitter %v, want less than TTL %v, LocalTTL %v and NullTTL %v",
-			ErrInvalid, o.Jitter, o.TTL, o.LocalTTL, o.NullTTL)
+	case jitter >= o.TTL || jitter >= o.LocalTTL || o.NotFoundTTL != -1 && jitter >= o.NotFoundTTL:
+		return o, fmt.Errorf("%w: Options.Jitter %v, want less than TTL %v, LocalTTL %v and NotFoundTTL %v",
+			ErrInvalid, o.Jitter, o.TTL, o.LocalTTL, o.NotFoundTTL)
 	case o.RefreshAfter < 0 || o.RefreshAfter > 0 && o.RefreshAfter >= o.TTL-o.jitterOf(o.TTL):
 		return o, fmt.Errorf("%w: Options.RefreshAfter %v, want less than TTL - Jitter = %v", ErrInvalid, o.RefreshAfter, o.TTL-o.jitterOf(o.TTL))
 	case o.EarlyRefresh < 0 && o.EarlyRefresh != -1 || !(o.EarlyRefresh <= 1000):
@@ -153,8 +153,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("%w: Options.MaxWaiters %d, want at least 1", ErrInvalid, o.MaxWaiters)
 	case o.Timeout < time.Millisecond || o.Timeout > time.Minute:
 		return o, fmt.Errorf("%w: Options.Timeout %v, want 1ms to 1m", ErrInvalid, o.Timeout)
-	case o.Outage < OutageLoad || o.Outage > OutageFail:
-		return o, fmt.Errorf("%w: Options.Outage %d, want OutageLoad, OutageStale or OutageFail", ErrInvalid, o.Outage)
+	case o.WhenDown < OutageLoad || o.WhenDown > OutageFail:
+		return o, fmt.Errorf("%w: Options.WhenDown %d, want OutageLoad, OutageStale or OutageFail", ErrInvalid, o.WhenDown)
 	case o.OutageLoads < 1:
 		return o, fmt.Errorf("%w: Options.OutageLoads %d, want at least 1", ErrInvalid, o.OutageLoads)
 	case o.Guard < 1:

@@ -20,7 +20,7 @@ func TestInvalid(t *testing.T) {
 		"Mode":         {Mode: 7},
 		"TTL":          {TTL: time.Millisecond},
 		"LocalTTL":     {TTL: time.Second, LocalTTL: 2 * time.Second},
-		"NullTTL":      {TTL: time.Second, NullTTL: 2 * time.Second},
+		"NotFoundTTL":  {TTL: time.Second, NotFoundTTL: 2 * time.Second},
 		"Jitter":       {TTL: time.Second, Jitter: time.Second},
 		"RefreshAfter": {TTL: time.Second, RefreshAfter: time.Second},
 		"EarlyRefresh": {EarlyRefresh: -2},
@@ -30,7 +30,7 @@ func TestInvalid(t *testing.T) {
 		"LoadTimeout":  {LoadTimeout: -1},
 		"MaxWaiters":   {MaxWaiters: -1},
 		"Timeout":      {Timeout: -1},
-		"Outage":       {Outage: 9},
+		"WhenDown":     {WhenDown: 9},
 		"OutageLoads":  {OutageLoads: -1},
 		"Guard":        {Guard: -1},
 		"Pending":      {Pending: -1},
@@ -71,7 +71,7 @@ func TestInvalid(t *testing.T) {
 // A cache of no loader is one that is only written to.
 func TestNoLoader(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
-		c := openSource(t, rdb, Source[int, string]{}, Options{NullTTL: -1})
+		c := openSource(t, rdb, Source[int, string]{}, Options{NotFoundTTL: -1})
 		_, err := c.Get(t.Context(), 1)
 		require.ErrorIs(t, err, ErrNotFound)
 		require.NoError(t, c.Set(t.Context(), 1, "x"))

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Stats counts what a Cache did in this process since New. The figures are read
-// one by one.
+// Stats are counters of this process since New, and the state of the moment. They are
+// read one by one.
 type Stats struct {
 	LocalHits, RedisHits uint64 // "not found" is a hit too
 	Loads, LoadFailures  uint64
@@ -29,7 +29,7 @@ type Stats struct {
 	LoadP99 time.Duration
 }
 
-// Stats returns the counters.
+// Stats returns the counters. It does no I/O.
 func (c *Cache[K, V]) Stats() Stats {
 	s := &c.stats
 	waiting, lost := c.redo.waiting()

@@ -63,11 +63,11 @@ func TestLocalTTL(t *testing.T) {
 	})
 }
 
-func TestNullTTL(t *testing.T) {
+func TestNotFoundTTL(t *testing.T) {
 	for ttl, want := range map[time.Duration]int64{5 * time.Second: 3, -1: 12} {
 		redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
 			d := newDB()
-			c := open(t, env.Client(), d, Options{NullTTL: ttl, Jitter: -1})
+			c := open(t, env.Client(), d, Options{NotFoundTTL: ttl, Jitter: -1})
 			begin()
 			for range 12 {
 				_, err := c.Get(t.Context(), "1")
@@ -178,7 +178,7 @@ func TestEntriesExpireApart(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 		ctx, prefix := t.Context(), redistest.Prefix(t)
 		d := newDB()
-		opts := Options{Prefix: prefix, TTL: time.Hour, LocalTTL: time.Hour, NullTTL: time.Hour}
+		opts := Options{Prefix: prefix, TTL: time.Hour, LocalTTL: time.Hour, NotFoundTTL: time.Hour}
 		c := open(t, rdb, d, opts)
 		connected(t, c)
 		var keys []string

@@ -324,18 +324,17 @@ func TestColdMoveRaces(t *testing.T) {
 	if os.Getenv("SPILLWAY_SOAK") == "1" {
 		perCounter = 40_000
 	}
-	right, want, lost := coldRaces(t, perCounter, false)
+	right, want := coldRaces(t, perCounter, false)
 	assert.Equal(t, want, right)
-	assert.NotZero(t, lost)
 	for range 10 {
-		if wrong, want, _ := coldRaces(t, perCounter, true); wrong != want {
+		if wrong, want := coldRaces(t, perCounter, true); wrong != want {
 			return
 		}
 	}
 	t.Error("the mover that does not compare was not found out")
 }
 
-func coldRaces(t *testing.T, perCounter int, naive bool) (got, want [3]int64, lost int64) {
+func coldRaces(t *testing.T, perCounter int, naive bool) (got, want [3]int64) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	proc, prefix, store := redistest.Shared(t), redistest.Prefix(t), newMemoryStore()
@@ -357,7 +356,7 @@ func coldRaces(t *testing.T, perCounter int, naive bool) (got, want [3]int64, lo
 		c := newCounterOf(t, rdb, tiny, Options{Prefix: prefix, Interval: 2 * time.Millisecond, Cold: store})
 		rng := rand.New(rand.NewPCG(seed, uint64(g)))
 		adding.Go(func() {
-			for i := range perCounter {
+			for i := 0; i < perCounter || !naive && (faults.Fired(redistest.CutAfter) == 0 || moves.Load() == 0); i++ {
 				k := rng.IntN(3)
 				if err := c.Add(ids[k], "likes", 1); err != nil {
 					t.Error(err)
@@ -409,8 +408,5 @@ func coldRaces(t *testing.T, perCounter int, naive bool) (got, want [3]int64, lo
 		}
 	}
 	t.Logf("%d moves, %d store failures told, %d replies lost", moves.Load(), failed.Load(), faulty.Load())
-	if !naive {
-		assert.NotZero(t, moves.Load())
-	}
-	return got, want, faulty.Load()
+	return got, want
 }

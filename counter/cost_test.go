@@ -44,7 +44,7 @@ func TestCostPerCall(t *testing.T) {
 		require.NoError(t, s.call())
 	}
 	rows := redistest.Costs(t)
-	cost := func(call func() error) int64 {
+	cost := func(call func() error) int64 { // once: a second Flush finds nothing
 		trips.N.Store(0)
 		require.NoError(t, call())
 		return trips.N.Load()
@@ -56,8 +56,8 @@ func TestCostPerCall(t *testing.T) {
 	assert.EqualValues(t, 2, cost(func() error { _, err := c.AddSync(ctx, 1, "hot", 1); return err }), "a field that spreads")
 
 	h := c.Handle(1, "likes")
-	assert.EqualValues(t, rows.Row(t, "Handle.Add").Allocations(), testing.AllocsPerRun(100, func() { _ = h.Add(1) }), "Handle.Add")
-	assert.EqualValues(t, rows.Row(t, "Add").Allocations(), testing.AllocsPerRun(100, func() { _ = c.Add(1, "likes", 1) }), "Add")
+	rows.HoldAllocations(t, "Handle.Add", func() { _ = h.Add(1) })
+	rows.HoldAllocations(t, "Add", func() { _ = c.Add(1, "likes", 1) })
 	id := int64(1000)
 	assert.LessOrEqual(t, testing.AllocsPerRun(100, func() { _ = c.Add(id, "likes", 1); id++ }), 8.0, "the first Add")
 }
@@ -98,7 +98,6 @@ func TestKeysAndACL(t *testing.T) {
 	must(cold.Get(ctx, 1))
 	require.True(t, moveOut(t, cold, 1000))
 	must(nil, cold.moveIdle(ctx))
-	require.ErrorContains(t, rdb.Keys(ctx, "*").Err(), "NOPERM")
 
 	all := server.Client()
 	seen := map[string]bool{}

@@ -76,7 +76,8 @@ func TestLostRepliesWithoutToken(t *testing.T) {
 }
 
 // One process, a flusher that never rests, and replies that get lost: at every
-// moment a read is exactly what was added so far.
+// moment a read is exactly what was added so far. Without the number of the flush, what is
+// on its way counts twice or not at all: the test goes on until that was seen.
 func TestReadsOwnWritesThroughLostReplies(t *testing.T) {
 	t.Run("plain", func(t *testing.T) { readsOwnWrites(t, posts, "score", "hot") })
 	t.Run("packed", func(t *testing.T) { readsOwnWrites(t, tiny, "score", "views") })
@@ -94,13 +95,16 @@ func readsOwnWrites(t *testing.T, schema Schema, fields ...string) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	faults := redistest.Faults{Seed: seed}
-	rdb := redistest.Shared(t).Client(faults.Options, func(o *redis.Options) { o.ReadTimeout = 20 * time.Millisecond })
+	rdb := redistest.Shared(t).Client(faults.Options, func(o *redis.Options) { o.ReadTimeout = time.Second })
 	c := newCounterOf(t, rdb, schema, Options{Interval: time.Millisecond})
 	faults.Add(redistest.Rule{Do: redistest.CutAfter, Match: "evalsha", P: 0.02, Times: -1})
 	faults.Add(redistest.Rule{Do: redistest.CutBefore, Match: "evalsha", P: 0.02, Times: -1})
 	faults.Add(redistest.Rule{Do: redistest.DelayReply, Match: "evalsha", P: 0.02, Times: -1, Delay: 5 * time.Millisecond})
 	want, naiveWrong := map[int64]int64{}, 0
-	for range rounds {
+	happened := func() bool {
+		return faults.Fired(redistest.CutAfter) > 0 && faults.Fired(redistest.DelayReply) > 0 && (schema.Packed || naiveWrong > 0)
+	}
+	for round := 0; round < rounds || !happened(); round++ {
 		for range rng.IntN(20) {
 			id := rng.Int64N(6)
 			field := fields[rng.IntN(2)]
@@ -118,9 +122,6 @@ func readsOwnWrites(t *testing.T, schema Schema, fields ...string) {
 			require.Equal(t, want[id], all[i][fields[0]]+all[i][fields[1]], "object %d", id)
 		}
 	}
-	assert.NotZero(t, faults.Fired(redistest.CutAfter))
-	assert.NotZero(t, faults.Fired(redistest.DelayReply))
-	assert.Equal(t, !schema.Packed, naiveWrong > 0, "without the number of the flush, what is on its way counts twice or not at all")
 	faults.Clear()
 	require.NoError(t, c.Flush(t.Context()))
 	for id := range want {
@@ -170,6 +171,21 @@ func TestTotalsAreExactAcrossProcesses(t *testing.T) {
 	t.Run("packed", func(t *testing.T) { totalsAreExact(t, tiny, "likes", "views") })
 }
 
+// flushed flushes until all is stored: what one flush could not find out goes with the next.
+func flushed(t *testing.T, c *Counter) {
+	for {
+		err := c.Flush(t.Context())
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, ErrUnknown) && !errors.Is(err, ErrUnavailable) || t.Context().Err() != nil {
+			t.Error(err)
+			return
+		}
+		t.Log(err)
+	}
+}
+
 func totalsAreExact(t *testing.T, schema Schema, fields ...string) {
 	perCounter := 6_250
 	if os.Getenv("SPILLWAY_SOAK") == "1" {
@@ -180,15 +196,26 @@ func totalsAreExact(t *testing.T, schema Schema, fields ...string) {
 	proc := redistest.Shared(t)
 	prefix := redistest.Prefix(t)
 	const objects = 50
-	var total [objects]atomic.Int64
+	var total, maybe [objects]atomic.Int64 // counted for sure; and what nobody could find out
 	var wg sync.WaitGroup
-	var lost atomic.Int64
 	for g := range 8 {
 		wg.Go(func() {
 			faults := redistest.Faults{Seed: seed + uint64(g)}
 			faults.Add(redistest.Rule{Do: redistest.CutAfter, Match: "evalsha", P: 0.02, Times: -1})
 			c := newCounterOf(t, proc.Client(faults.Options), schema, Options{Prefix: prefix, Interval: 2 * time.Millisecond})
 			rng := rand.New(rand.NewPCG(seed, uint64(g)))
+			addSync := func(id int64, field string) {
+				_, err := c.AddSync(t.Context(), id, field, 1)
+				switch {
+				case err == nil:
+					total[id].Add(1)
+				case errors.Is(err, ErrUnknown): // a machine that stood still for five seconds
+					t.Logf("object %d: %v", id, err)
+					maybe[id].Add(1)
+				default:
+					t.Error(err)
+				}
+			}
 			for i := range perCounter {
 				id := rng.Int64N(objects)
 				field := fields[i%2]
@@ -198,27 +225,25 @@ func totalsAreExact(t *testing.T, schema Schema, fields ...string) {
 				}
 				total[id].Add(1)
 				if i%(perCounter/8) == 0 {
-					if err := c.Flush(t.Context()); err != nil {
-						t.Error(err)
-					}
-					if _, err := c.AddSync(t.Context(), id, field, 1); err != nil {
-						t.Error(err)
-					}
-					total[id].Add(1)
+					flushed(t, c)
+					addSync(id, field)
 				}
+			}
+			for faults.Fired(redistest.CutAfter) == 0 { // a short run may be spared by chance
+				addSync(rng.Int64N(objects), fields[0])
 			}
 			if err := c.Close(t.Context()); err != nil {
 				t.Error(err)
 			}
-			lost.Add(int64(faults.Fired(redistest.CutAfter)))
+			assert.Zero(t, c.Stats().Dropped)
 		})
 	}
 	wg.Wait()
-	assert.NotZero(t, lost.Load())
 	reader := newCounterOf(t, proc.Client(), schema, Options{Prefix: prefix, Interval: never})
 	for id := range total {
 		v := get(t, reader, int64(id))
-		assert.Equal(t, total[id].Load(), v[fields[0]]+v[fields[1]], "object %d", id)
+		assert.GreaterOrEqual(t, v[fields[0]]+v[fields[1]], total[id].Load(), "object %d", id)
+		assert.LessOrEqual(t, v[fields[0]]+v[fields[1]], total[id].Load()+maybe[id].Load(), "object %d", id)
 	}
 }
 

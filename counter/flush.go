@@ -317,7 +317,7 @@ func (c *Counter) Pending() (n int) {
 	return n
 }
 
-// Stats of a Counter.
+// Stats are counters of this process since New.
 type Stats struct {
 	Flushes  uint64 // batches that were stored
 	Objects  uint64 // objects in them
@@ -328,7 +328,7 @@ type Stats struct {
 
 type counters struct{ flushes, objects, failures, refused, dropped atomic.Uint64 }
 
-// Stats returns what was counted so far.
+// Stats returns the counters. It does no I/O.
 func (c *Counter) Stats() Stats {
 	return Stats{
 		Flushes: c.stats.flushes.Load(), Objects: c.stats.objects.Load(), Failures: c.stats.failures.Load(),

@@ -22,7 +22,7 @@ import (
 // told to one.
 func TestCallsShareRoundTrips(t *testing.T) {
 	const goroutines, each = 64, 25
-	for _, p := range []float64{0, 0.005} {
+	for _, p := range []float64{0, 0.01} {
 		t.Run(fmt.Sprint("lost=", p), func(t *testing.T) {
 			faults := redistest.Faults{Seed: rand.Uint64()}
 			var trips redistest.Trips

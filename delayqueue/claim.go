@@ -98,7 +98,7 @@ func (c *claimer) parse(reply any, token string) (claim, error) {
 		body, _, err := parseRecord(record)
 		if err != nil {
 			// Its lease runs out and it dies in the end: nobody here can read it.
-			stats.errors.Add(1)
+			stats.failures.Add(1)
 			c.q.opts.Logger.Error("delayqueue: a job cannot be read", "queue", c.q.name, "job", id, "error", err)
 			continue
 		}

@@ -165,10 +165,14 @@ var openLua string
 
 var openScript = script.New(script.State, openLua)
 
-// New returns the queue of that name, any bytes. It makes two calls to Redis,
-// bounded by a second each: one refuses a server that may evict keys (a policy that
-// cannot be read is logged and accepted), one fixes or compares the number of shards. It
-// starts nothing.
+// openWithin bounds New's wait for the number of shards, without which there is no queue:
+// a reply that is late is worth more than a service that does not start.
+const openWithin = 5 * time.Second
+
+// New returns the queue of that name, any bytes. It makes two calls to Redis: one, bounded
+// by a second, refuses a server that may evict keys (a policy that cannot be read is logged
+// and accepted), one fixes or compares the number of shards. For that it waits about a
+// second if nothing can run, and five for a reply. It starts nothing.
 func New(rdb redis.UniversalClient, name string, opts Options) (*Queue, error) {
 	if rdb == nil {
 		return nil, fmt.Errorf("%w: rdb is nil", ErrInvalid)
@@ -215,7 +219,7 @@ func (q *Queue) checkServer() error {
 			return fmt.Errorf("%w: maxmemory-policy is %s: the server may evict jobs; set noeviction, or Options.AllowEviction", ErrInvalid, policy)
 		}
 	}
-	ctx, cancel = lifetime.ForNew(time.Second)
+	ctx, cancel = lifetime.ForNew(openWithin)
 	defer cancel()
 	reply, err := openScript.Run(ctx, q.rdb, script.Call{
 		Keys: []string{q.shards[0].space.Key("shards")}, Args: []any{q.opts.Shards},

@@ -19,7 +19,7 @@ var (
 	pauseScript   = script.New(script.State, readLua, pauseLua)
 )
 
-// Stats are counters of this process since New; Inspect adds what the server holds.
+// Stats are counters of this process since New.
 type Stats struct {
 	Added       uint64 // jobs stored
 	Replaced    uint64 // jobs that replaced a waiting one
@@ -32,7 +32,7 @@ type Stats struct {
 	Claims    uint64 // calls for due jobs
 	Claimed   uint64 // jobs they brought
 	Succeeded uint64 // handlers that returned nil, and whose ack was taken
-	Failed    uint64 // handlers that failed, to be retried
+	Retried   uint64 // handlers that failed, and whose jobs run again later
 	Snoozed   uint64 // handlers that asked for a later run
 	Died      uint64 // jobs that this process sent to the dead letters
 	Returned  uint64 // jobs given back when Run ended
@@ -40,25 +40,26 @@ type Stats struct {
 	Hints     uint64 // wake-ups by other processes
 	LostHints uint64 // due jobs that only RunOptions.MaxSleep found: a hint was lost
 	Orphans   uint64 // ids without a job, dropped; something else deleted keys
-	Errors    uint64 // failures of background work, each tried again
+	Failures  uint64 // of background work, each tried again
+}
 
-	// What Redis holds, all shards together. Only Inspect knows it; Stats, which asks
-	// nobody, leaves it zero.
-	Waiting int64
-	Late    int64 // of those waiting, how many are due by now
-	Running int64
-	Dead    int64
+// A Backlog is what Redis holds of a queue, all shards together.
+type Backlog struct {
+	Waiting int64     // jobs
+	Late    int64     // of those waiting, how many are due by now
+	Running int64     // jobs
+	Dead    int64     // jobs
 	NextDue time.Time // of the first waiting job; zero if none waits
 	Paused  bool
 }
 
 type counters struct {
 	added, replaced, extended, duplicates, cancelled, rescheduled, redriven,
-	claims, claimed, succeeded, failed, snoozed, died, returned, lost,
-	hints, lostHints, orphans, errors atomic.Uint64
+	claims, claimed, succeeded, retried, snoozed, died, returned, lost,
+	hints, lostHints, orphans, failures atomic.Uint64
 }
 
-// Stats returns the counters of this process. They are read one by one.
+// Stats returns the counters. It does no I/O.
 func (q *Queue) Stats() Stats {
 	c := &q.stats
 	return Stats{
@@ -66,19 +67,19 @@ func (q *Queue) Stats() Stats {
 		Duplicates: c.duplicates.Load(), Cancelled: c.cancelled.Load(),
 		Rescheduled: c.rescheduled.Load(), Redriven: c.redriven.Load(),
 		Claims: c.claims.Load(), Claimed: c.claimed.Load(), Succeeded: c.succeeded.Load(),
-		Failed: c.failed.Load(), Snoozed: c.snoozed.Load(), Died: c.died.Load(),
+		Retried: c.retried.Load(), Snoozed: c.snoozed.Load(), Died: c.died.Load(),
 		Returned: c.returned.Load(), Lost: c.lost.Load(), Hints: c.hints.Load(),
-		LostHints: c.lostHints.Load(), Orphans: c.orphans.Load(), Errors: c.errors.Load(),
+		LostHints: c.lostHints.Load(), Orphans: c.orphans.Load(), Failures: c.failures.Load(),
 	}
 }
 
-// Inspect returns Stats together with what Redis holds. One round trip to every shard,
-// in parallel; O(log n).
-func (q *Queue) Inspect(ctx context.Context) (Stats, error) {
-	st := q.Stats()
+// Inspect asks Redis about the queue. One round trip to every shard, in parallel;
+// O(log n).
+func (q *Queue) Inspect(ctx context.Context) (Backlog, error) {
 	if q.closed.Load() {
-		return st, q.wrapQueue(ErrClosed)
+		return Backlog{}, q.wrapQueue(ErrClosed)
 	}
+	var b Backlog
 	calls := make([]script.Call, len(q.shards))
 	for i := range calls {
 		calls[i].Keys = q.shards[i].paused
@@ -86,22 +87,22 @@ func (q *Queue) Inspect(ctx context.Context) (Stats, error) {
 	replies, errs := inspectScript.RunMany(ctx, q.rdb, calls)
 	for i, reply := range replies {
 		if errs[i] != nil {
-			return st, q.wrapQueue(errs[i])
+			return Backlog{}, q.wrapQueue(errs[i])
 		}
 		n, ok := integers(reply)
 		if !ok || len(n) != 7 {
-			return st, q.wrapQueue(badReply("inspect.lua", reply))
+			return Backlog{}, q.wrapQueue(badReply("inspect.lua", reply))
 		}
-		st.Waiting += n[1]
-		st.Late += n[2]
-		st.Running += n[3]
-		st.Dead += n[4]
-		if due := time.UnixMilli(n[5]); n[5] >= 0 && (st.NextDue.IsZero() || due.Before(st.NextDue)) {
-			st.NextDue = due
+		b.Waiting += n[1]
+		b.Late += n[2]
+		b.Running += n[3]
+		b.Dead += n[4]
+		if due := time.UnixMilli(n[5]); n[5] >= 0 && (b.NextDue.IsZero() || due.Before(b.NextDue)) {
+			b.NextDue = due
 		}
-		st.Paused = st.Paused || n[6] == 1
+		b.Paused = b.Paused || n[6] == 1
 	}
-	return st, nil
+	return b, nil
 }
 
 // Pause lets no further job start, in any process, until Resume. Running handlers go

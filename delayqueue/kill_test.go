@@ -22,8 +22,9 @@ func TestMain(m *testing.M) {
 // A worker is the config of a process that works.
 type worker struct{ Addr, Prefix, Name string }
 
-// killLease is that of the workers that get killed.
-const killLease = time.Second
+// killLease is that of the workers that get killed. One that lives and gets no processor
+// for so long would lose its jobs too.
+const killLease = 10 * time.Second
 
 // workUntilKilled is the job of a worker process. It reports each start.
 func workUntilKilled(ctx context.Context, w *chaos.Worker) error {
@@ -46,7 +47,7 @@ func workUntilKilled(ctx context.Context, w *chaos.Worker) error {
 			return err
 		}
 		select {
-		case <-time.After(rand.N(20 * time.Millisecond)):
+		case <-time.After(rand.N(200 * time.Millisecond)):
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()

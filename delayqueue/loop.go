@@ -28,13 +28,15 @@ func newLoop(r *runner, c *claimer) *loop {
 }
 
 func (l *loop) run(ctx context.Context) {
-	polled := false // the last sleep ended for nothing but its length
+	polled := false // the last sleep ended for nothing but its length, and nothing was heard since
 	for {
 		k, err := l.reserve(ctx)
 		if err != nil {
 			return
 		}
-		l.takeHint() // what was announced by now, the claim will see
+		if !l.takeHint().IsZero() { // what was announced by now, the claim will see
+			polled = false
+		}
 		sent := time.Now()
 		got, err := l.claim(ctx, k)
 		received := time.Now()

@@ -122,7 +122,7 @@ func (q *Queue) RunPeriodic(ctx context.Context, p Periodic) error {
 			if q.closed.Load() {
 				return q.wrapQueue(err)
 			}
-			q.stats.errors.Add(1)
+			q.stats.failures.Add(1)
 			q.opts.Logger.Warn("delayqueue: a periodic job waits", "queue", q.name, "name", p.Name, "error", err)
 			sleep(ctx, time.Second/2)
 		case wait < 0:

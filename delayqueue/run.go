@@ -223,7 +223,7 @@ func (r *runner) settle(ctx context.Context, d *Delivery, err error) {
 			r.count(op, code, cause)
 			return
 		}
-		r.q.stats.errors.Add(1)
+		r.q.stats.failures.Add(1)
 		r.q.opts.Logger.Warn("delayqueue: the end of a job is not told yet", "queue", r.q.name, "job", d.ID, "error", err)
 		if errors.Is(err, ErrClosed) || r.lost(d) {
 			return // its lease runs out, and it runs again
@@ -244,7 +244,7 @@ func (r *runner) count(op *settleOp, code int64, cause error) {
 	case op.verb == "A":
 		s.succeeded.Add(1)
 	case op.verb == "R":
-		s.failed.Add(1)
+		s.retried.Add(1)
 	case errors.Is(cause, ErrDraining):
 		s.returned.Add(1)
 	default:
@@ -257,7 +257,7 @@ func (r *runner) giveBack(ctx context.Context, d *Delivery) {
 	ctx, cancel := lifetime.Within(ctx, r.opts.Lease)
 	defer cancel()
 	if _, err := r.q.settle(ctx, d.shard, &settleOp{id: d.ID, token: d.token, verb: "S"}); err != nil {
-		r.q.stats.errors.Add(1)
+		r.q.stats.failures.Add(1)
 		return // its lease runs out
 	}
 	r.q.stats.returned.Add(1)
@@ -265,7 +265,7 @@ func (r *runner) giveBack(ctx context.Context, d *Delivery) {
 
 // troubled reports that background work failed.
 func (r *runner) troubled(what string, err error) {
-	r.q.stats.errors.Add(1)
+	r.q.stats.failures.Add(1)
 	r.q.opts.Logger.Warn("delayqueue: background work failed, trying again", "queue", r.q.name, "work", what, "error", err)
 }
 

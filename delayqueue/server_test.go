@@ -157,7 +157,7 @@ func TestManyJobs(t *testing.T) {
 			return err == nil && st.Waiting+st.Running == 0
 		})
 		st := q.Stats()
-		require.Zero(t, st.LostHints+st.Lost+st.Orphans+st.Errors, "%+v", st)
+		require.Zero(t, st.LostHints+st.Lost+st.Orphans+st.Failures, "%+v", st)
 	}
 	require.Empty(t, judge(added, l.starts, nil))
 	requireNoJob(t, p.Client(), queues[0])

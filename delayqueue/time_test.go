@@ -45,7 +45,7 @@ func TestBubbleTimeouts(t *testing.T) {
 		}
 		st := q.Stats()
 		require.Zero(t, st.LostHints)
-		require.Zero(t, st.Errors)
+		require.Zero(t, st.Failures)
 		require.Less(t, st.Claims, uint64(7*24*60+60), "one a minute when idle")
 	})
 }
@@ -309,7 +309,7 @@ func TestBubbleAckWaitsForRedis(t *testing.T) {
 		require.Equal(t, Finished, state(t, q, "a"))
 		time.Sleep(time.Minute)
 		require.Equal(t, 1, s.count("a"))
-		require.NotZero(t, q.Stats().Errors)
+		require.NotZero(t, q.Stats().Failures)
 	})
 }
 
@@ -344,6 +344,30 @@ func TestBubbleLostHint(t *testing.T) {
 		stop()
 		require.Equal(t, uint64(1), deaf.Stats().LostHints)
 		time.Sleep(time.Second) // go-redis pauses between its attempts to subscribe
+	})
+}
+
+// A job whose hint came while there was no free slot is late, but no hint was lost.
+func TestBubbleHintWithoutASlot(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		q := open(t, b.Client(), Options{Shards: 2})
+		s := newSeen()
+		work(t, q, func(ctx context.Context, d *Delivery) error {
+			time.Sleep(5 * time.Second)
+			return s.handle(ctx, d)
+		}, RunOptions{Concurrency: 1})
+		slow, late := "slow", "late"
+		for i := 0; q.shardOf(late) == q.shardOf(slow); i++ {
+			late = fmt.Sprint("late", i)
+		}
+		for _, id := range []string{slow, late} {
+			time.Sleep(2*time.Second + 300*time.Millisecond) // who sleeps has slept for as long as it may
+			_, err := q.Add(t.Context(), Job{ID: id})
+			require.NoError(t, err)
+		}
+		require.Equal(t, slow, s.next(t))
+		require.Equal(t, late, s.next(t))
+		require.Zero(t, q.Stats().LostHints)
 	})
 }
 

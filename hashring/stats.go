@@ -1,6 +1,6 @@
 package hashring
 
-// Stats of a ring.
+// Stats are counters of this process since New, and the state of the moment.
 type Stats struct {
 	Nodes []NodeStats // by id
 	// Points is how many points of the ring belong to nodes that are up.
@@ -20,7 +20,7 @@ type NodeStats struct {
 	Load  int64   // acquired and not done
 }
 
-// Stats returns what the ring counted and how evenly it is spread. O(points): for
+// Stats returns the counters and how evenly the ring is spread. O(points): for
 // dashboards, not for every request.
 func (r *Ring) Stats() Stats {
 	r.mu.Lock()

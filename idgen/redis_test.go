@@ -111,7 +111,7 @@ func TestRedisStoreFailover(t *testing.T) {
 		claim(t, a, 10)
 		require.Eventually(t, func() bool {
 			return replica.Client().HGet(ctx, opts.Prefix+":idgen1:{order}:counter", "n").Val() == "10"
-		}, 10*time.Second, 10*time.Millisecond)
+		}, time.Minute, 10*time.Millisecond)
 		require.NoError(t, replica.Client().ReplicaOf(ctx, "NO", "ONE").Err())
 		lost := claim(t, a, 1000)
 		var out strings.Builder

@@ -59,7 +59,7 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// Stats are counts since NewSegment, and the state of the moment.
+// Stats are counters of this process since NewSegment, and the state of the moment.
 type Stats struct {
 	Claims   uint64 // ranges that the store handed out
 	Failures uint64 // claims that failed, ErrWentBack included
@@ -213,7 +213,7 @@ func (s *Segment) Runway() time.Duration {
 	return time.Duration(left / rate * 1e9)
 }
 
-// Stats returns counts; it asks nobody.
+// Stats returns the counters. It does no I/O.
 func (s *Segment) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -50,7 +50,7 @@ func costAlone(t *testing.T, row redistest.Cost) {
 	require.Equal(t, row["round trips"], fmt.Sprint(trips))
 	require.Equal(t, "O(1)", row["script"])
 	require.LessOrEqual(t, commands, 2*3, "TIME, GET, SET")
-	if !raceEnabled {
+	if !redistest.RaceEnabled {
 		require.LessOrEqual(t, testing.AllocsPerRun(100, cycle), float64(row.Allocations()))
 	}
 }
@@ -86,7 +86,7 @@ func costPassedOn(t *testing.T, row redistest.Cost) {
 	passed, taken := float64(stats.HandOvers-start.HandOvers), float64(stats.Acquired-start.Acquired)
 	require.Greater(t, passed, 10*taken)
 	require.Equal(t, row["round trips"], fmt.Sprint(m.trips.N.Load()-2*int64(taken)), "beyond those of what was taken from Redis")
-	if !raceEnabled {
+	if !redistest.RaceEnabled {
 		require.LessOrEqual(t, (float64(after.Mallocs-before.Mallocs)-alone*taken)/passed, float64(row.Allocations())+0.5)
 	}
 }

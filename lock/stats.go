@@ -2,7 +2,7 @@ package lock
 
 import "sync/atomic"
 
-// Stats are counters since New, of one Locker.
+// Stats are counters of this process since New.
 type Stats struct {
 	Acquired  uint64 // leases that Redis granted
 	HandOvers uint64 // leases passed on inside the process, without Redis

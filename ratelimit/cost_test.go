@@ -45,16 +45,25 @@ func TestCostPerCall(t *testing.T) {
 		"granted from a lease": func() { must(leased.Allow(ctx, "k")) },
 		"any, NewLocal":        func() { must(local.AllowN(ctx, "k", 3)) },
 	} {
-		row := rows.Row(t, name)
-		fewest := int64(99) // the first one may have to teach the server its script
-		for range 5 {
-			trips.N.Store(0)
-			call()
-			fewest = min(fewest, trips.N.Load())
-		}
-		require.Equal(t, row.Trips(), fewest, "round trips of %s", name)
-		if row.Allocations() >= 0 && !raceEnabled {
-			require.LessOrEqual(t, testing.AllocsPerRun(100, call), float64(row.Allocations()), "allocations of %s", name)
-		}
+		rows.HoldTrips(t, &trips, name, call)
+		rows.HoldAllocations(t, name, call)
 	}
+}
+
+// The commands that doc.go lists are enough.
+func TestACL(t *testing.T) {
+	_, rdb := redistest.Limited(t)
+	l, err := New(rdb, []Limit{PerHour(10)}, Options{Timeout: 20 * time.Second, Lease: time.Second})
+	require.NoError(t, err)
+	for range 12 {
+		_, err := l.Allow(t.Context(), "k")
+		require.NoError(t, err)
+	}
+	require.NoError(t, l.Reset(t.Context(), "k"))
+	turn, err := l.Reserve(t.Context(), "k", 1)
+	require.NoError(t, err)
+	require.True(t, turn.OK())
+	require.NoError(t, turn.Cancel(t.Context()))
+	require.NoError(t, l.Close(t.Context()))
+	require.Zero(t, l.Stats().WhenDown)
 }

@@ -23,7 +23,7 @@ type counters struct {
 	fromMemory, fromLease, whenDown, lost, overloaded atomic.Uint64
 }
 
-// Stats returns the counters, without I/O.
+// Stats returns the counters. It does no I/O.
 func (l *Limiter) Stats() Stats {
 	s := Stats{
 		FromMemory: l.stats.fromMemory.Load(), FromLease: l.stats.fromLease.Load(),

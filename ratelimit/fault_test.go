@@ -33,7 +33,7 @@ func TestLostReplies(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var faults redistest.Faults
-			rdb := server.Client(faults.Options, func(o *redis.Options) { o.ReadTimeout = 50 * time.Millisecond })
+			rdb := server.Client(faults.Options, func(o *redis.Options) { o.ReadTimeout = 2 * time.Second })
 			l := open(t, rdb, Options{WhenDown: FailClosed}, PerHour(100))
 			r, err := l.AllowN(t.Context(), "k", 10) // loads the script
 			require.NoError(t, err)
@@ -74,7 +74,7 @@ func TestLostRepliesOfCancelAndReset(t *testing.T) {
 	server := redistest.Server(t)
 	for _, fault := range []redistest.Fault{redistest.LoseReply, redistest.CutAfter} {
 		var faults redistest.Faults
-		rdb := server.Client(faults.Options, func(o *redis.Options) { o.ReadTimeout = 50 * time.Millisecond })
+		rdb := server.Client(faults.Options, func(o *redis.Options) { o.ReadTimeout = 2 * time.Second })
 		clean := server.Client()
 		l := open(t, rdb, Options{}, PerHour(100))
 		turn, err := l.Reserve(t.Context(), "k", 20) // loads the scripts

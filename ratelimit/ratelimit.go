@@ -54,21 +54,21 @@ const (
 // Options of a Limiter. Give every process the same. The zero value of a field is
 // its default.
 type Options struct {
+	// Prefix of every key; "spillway" if empty.
+	Prefix string
 	// Name keeps limiters apart that have the same Prefix and the same limits. Limiters
 	// with other limits are apart anyway: whoever changes a limit starts it anew.
 	Name string
-	// Prefix of every key; "spillway" if empty.
-	Prefix string
 	// Lease lets a process take units in advance, as many as it needs in this time,
 	// and grant them without asking Redis; units that are not used within Lease after
 	// they were asked for are void. In any t all processes together then grant at
 	// most Burst + Rate·(t + Lease)/Period. 0 is off; else 1 ms to 10 s; 50 to 100 ms
 	// is usual. For GCRA limits only.
 	Lease time.Duration
-	// WhenDown is what happens while Redis is down; LocalShare if zero.
+	// WhenDown is what happens while Redis is down; LocalShare if 0.
 	WhenDown Policy
 	// Instances is between how many processes LocalShare divides the limits; 1 if
-	// zero: every process grants the whole limit.
+	// 0: every process grants the whole limit.
 	Instances int
 	// Timeout is how long a call waits for Redis before WhenDown decides it; 250 ms
 	// if 0, at least 1 ms.

@@ -25,7 +25,7 @@
 // others; a look that began before it does not bring the old link back.
 //
 // Callers who want the same code at the same time share one look into the Store, and
-// each obeys its own ctx. Unknown codes are remembered for Options.MissTTL.
+// each obeys its own ctx. Unknown codes are remembered for Options.NotFoundTTL.
 //
 // A redirect never waits for Clicks.
 //

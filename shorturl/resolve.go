@@ -134,7 +134,7 @@ func (s *Service) look(ctx context.Context, code string) (*entry, error) {
 	l, err := s.opts.Store.Get(ctx, code)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return s.remember(&entry{code: code, until: time.Now().Add(s.opts.MissTTL)}, s.misses, changes), nil
+		return s.remember(&entry{code: code, until: time.Now().Add(s.opts.NotFoundTTL)}, s.misses, changes), nil
 	case err != nil:
 		s.opts.Logger.Warn("shorturl: the store failed", "code", code, "error", err)
 		return nil, wrap("get", code, err)

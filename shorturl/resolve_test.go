@@ -184,7 +184,7 @@ func TestOneLook(t *testing.T) {
 	})
 }
 
-// Unknown codes reach the store once each in MissTTL, not at all if a Guard knows,
+// Unknown codes reach the store once each in NotFoundTTL, not at all if a Guard knows,
 // and not when the limiter says no; known ones go on.
 func TestUnknownCodes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -378,8 +378,8 @@ func TestOptions(t *testing.T) {
 	require.NoError(t, err)
 	for field, change := range map[string]func(o *Options){
 		"Store": func(o *Options) { o.Store = nil }, "IDs": func(o *Options) { o.IDs = nil }, "Key": func(o *Options) { o.Key = nil },
-		"Codes": func(o *Options) { o.Codes = 9 }, "Length": func(o *Options) { o.Length = 11 }, "LocalSize": func(o *Options) { o.LocalSize = -2 },
-		"LocalTTL": func(o *Options) { o.LocalTTL = -1 }, "MissTTL": func(o *Options) { o.MissTTL = -2 },
+		"Codes": func(o *Options) { o.Codes = 9 }, "Length": func(o *Options) { o.Length = 11 }, "Local": func(o *Options) { o.Local = -2 },
+		"LocalTTL": func(o *Options) { o.LocalTTL = -1 }, "NotFoundTTL": func(o *Options) { o.NotFoundTTL = -2 },
 		"Schemes": func(o *Options) { o.Schemes = []string{"javascript"} },
 	} {
 		o := good

@@ -159,13 +159,13 @@ type Options struct {
 	Ban func(ctx context.Context, u *url.URL) error
 	// Reserved words are no aliases, in any case, beside a few that are built in.
 	Reserved []string
-	// LocalSize is how many links this process remembers; 65,536 if 0, -1 for none.
-	LocalSize int
+	// Local is how many links this process remembers; 65,536 if 0, -1 for none.
+	Local int
 	// LocalTTL is for how long, and so how long other processes redirect a link that
 	// was changed or disabled in this one; 10 s if 0, at most 1 hour.
 	LocalTTL time.Duration
-	// MissTTL is how long a code is remembered not to exist; 5 s if 0, -1 for not at all.
-	MissTTL time.Duration
+	// NotFoundTTL is how long a code is remembered not to exist; 5 s if 0, -1 for not at all.
+	NotFoundTTL time.Duration
 	// Limit is asked before a code that is not at hand is looked up for a request;
 	// false answers 429. nil allows all.
 	Limit func(r *http.Request) bool
@@ -179,7 +179,7 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Stats are counts since New.
+// Stats are counters of this process since New.
 type Stats struct {
 	Hits    uint64 // resolved from this process's memory
 	Misses  uint64 // codes known not to exist, from memory or the Guard
@@ -192,14 +192,14 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Length == 0 {
 		o.Length = 7
 	}
-	if o.LocalSize == 0 {
-		o.LocalSize = 65_536
+	if o.Local == 0 {
+		o.Local = 65_536
 	}
 	if o.LocalTTL == 0 {
 		o.LocalTTL = 10 * time.Second
 	}
-	if o.MissTTL == 0 {
-		o.MissTTL = 5 * time.Second
+	if o.NotFoundTTL == 0 {
+		o.NotFoundTTL = 5 * time.Second
 	}
 	if len(o.Schemes) == 0 {
 		o.Schemes = []string{"http", "https"}
@@ -218,12 +218,12 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("%w: Options.Key is empty", ErrInvalid)
 	case o.Length < 4 || o.Length > 10:
 		return o, fmt.Errorf("%w: Options.Length %d, want 4 to 10", ErrInvalid, o.Length)
-	case o.LocalSize < -1 || o.LocalSize > 1<<24:
-		return o, fmt.Errorf("%w: Options.LocalSize %d, want 1 to 2^24, or -1 for none", ErrInvalid, o.LocalSize)
+	case o.Local < -1 || o.Local > 1<<24:
+		return o, fmt.Errorf("%w: Options.Local %d, want 1 to 2^24, or -1 for none", ErrInvalid, o.Local)
 	case o.LocalTTL < 0 || o.LocalTTL > time.Hour:
 		return o, fmt.Errorf("%w: Options.LocalTTL %v, want up to 1h", ErrInvalid, o.LocalTTL)
-	case o.MissTTL < 0 && o.MissTTL != -1 || o.MissTTL > time.Hour:
-		return o, fmt.Errorf("%w: Options.MissTTL %v, want up to 1h, or -1 for none", ErrInvalid, o.MissTTL)
+	case o.NotFoundTTL < 0 && o.NotFoundTTL != -1 || o.NotFoundTTL > time.Hour:
+		return o, fmt.Errorf("%w: Options.NotFoundTTL %v, want up to 1h, or -1 for none", ErrInvalid, o.NotFoundTTL)
 	}
 	for i, s := range o.Schemes {
 		if s != strings.ToLower(s) || slices.Contains(neverSchemes, s) {
@@ -274,10 +274,10 @@ func New(opts Options) (*Service, error) {
 	for _, w := range slices.Concat(reservedWords, opts.Reserved) {
 		s.reserved[strings.ToLower(w)] = true
 	}
-	if opts.LocalSize > 0 {
-		s.links = newTable(opts.LocalSize)
+	if opts.Local > 0 {
+		s.links = newTable(opts.Local)
 	}
-	if opts.MissTTL > 0 {
+	if opts.NotFoundTTL > 0 {
 		s.misses = newTable(8192)
 	}
 	if opts.Clicks != nil {
@@ -297,7 +297,7 @@ func (s *Service) Close(ctx context.Context) error {
 	return nil
 }
 
-// Stats returns counts; it asks nobody.
+// Stats returns the counters. It does no I/O.
 func (s *Service) Stats() Stats {
 	return Stats{
 		Hits: s.hits.Load(), Misses: s.missed.Load(), Loads: s.loaded.Load(),

@@ -214,7 +214,7 @@ type counters struct {
 	fromMemory, insufficient, unknown, events, transfers, journaled, failures atomic.Uint64
 }
 
-// Stats returns the counters, without I/O.
+// Stats returns the counters. It does no I/O.
 func (a *Activity) Stats() Stats {
 	if a.buckets != nil {
 		return a.statsOfBuckets()

@@ -168,14 +168,14 @@ func (d *Detector) Top(n int) []Key {
 	return keys[:min(max(n, 0), len(keys))]
 }
 
-// Stats of a Detector.
+// Stats are counters of this process since NewDetector.
 type Stats struct {
 	Hot           int    // keys that are hot
 	Entered, Left uint64 // how often a key became hot, and how often one ceased to be
 	Missed        uint64 // samples dropped because another goroutine was counting
 }
 
-// Stats returns what was counted so far.
+// Stats returns the counters. It does no I/O.
 func (d *Detector) Stats() Stats {
 	s := Stats{Entered: d.entered.Load(), Left: d.left.Load(), Missed: d.missed.Load()}
 	if set := d.hot.Load(); set != nil {

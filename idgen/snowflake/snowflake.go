@@ -185,7 +185,7 @@ func (s *Snowflake) first(floor int64) int64 {
 // used returns the time, in µs, of the last id of a lease.
 func (s *Snowflake) used(last int64) int64 { return (last>>s.seq)*s.unit + s.epoch }
 
-// Stats are counts since LeaseWorker, and the state of the moment.
+// Stats are counters of this process since LeaseWorker, and the state of the moment.
 type Stats struct {
 	Worker   int           // the worker id
 	Left     time.Duration // until the lease ends if it is not renewed
@@ -197,7 +197,7 @@ type Stats struct {
 	EndsSoon bool      // within a year
 }
 
-// Stats returns counts; it asks nobody.
+// Stats returns the counters. It does no I/O.
 func (s *Snowflake) Stats() Stats {
 	st := s.w.stats()
 	st.End = s.layout.End()

@@ -59,7 +59,7 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	switch {
 	case o.Workers < 1 || o.Workers > 1<<16:
-		return o, fmt.Errorf("%w: Options.Workers %d, want 1 to 65,536", ErrInvalid, o.Workers)
+		return o, fmt.Errorf("%w: Options.Workers %d, want 1 to 65536", ErrInvalid, o.Workers)
 	case o.TTL < time.Second || o.TTL > time.Hour:
 		return o, fmt.Errorf("%w: Options.TTL %v, want 1s to 1h", ErrInvalid, o.TTL)
 	}

@@ -27,7 +27,7 @@ var rules = []rule{
 	fileLength, fileNames, leftovers, goMod,
 	ownImports, moduleImports, testDrivers,
 	surfaceSize, docComments, shownInExamples, constructors, signatures, noLeaks,
-	packageDoc, commonErrors, errorPrefix,
+	packageDoc, links, namedTests, commonErrors, errorPrefix,
 	contextOrigin, contextStored, wrappedErrors, silent, sleepless,
 	testSleeps, skipReasons,
 	luaHeader, luaEmbedded, luaOnlyInFiles, luaCommands, luaLibraries, luaKeys, scriptsRunSafely,

@@ -20,6 +20,8 @@ type tree struct {
 	files  []*file           // Go
 	lua    []*luaFile        // Lua
 	mods   map[string]string // go.mod and go.work files by path
+	docs   map[string]string // Markdown by path
+	paths  map[string]bool   // of all files and directories
 }
 
 // A file is a Go file.
@@ -48,20 +50,21 @@ const (
 var harnessDirs = []string{"internal/archtest", "internal/redistest", "internal/sqltest", "internal/chaos"}
 
 func load(fsys fs.FS) (*tree, error) {
-	t := &tree{fset: token.NewFileSet(), mods: map[string]string{}}
+	t := &tree{fset: token.NewFileSet(), mods: map[string]string{}, docs: map[string]string{}, paths: map[string]bool{}}
 	texts := map[string][]byte{}
 	err := fs.WalkDir(fsys, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		name := d.Name()
+		t.paths[p] = true
 		if d.IsDir() {
 			if p != "." && (name == "testdata" || name[0] == '.' || name[0] == '_') {
 				return fs.SkipDir
 			}
 			return nil
 		}
-		if ext := path.Ext(name); ext == ".go" || ext == ".lua" || name == "go.mod" || name == "go.work" {
+		if ext := path.Ext(name); ext == ".go" || ext == ".lua" || ext == ".md" || name == "go.mod" || name == "go.work" {
 			texts[p], err = fs.ReadFile(fsys, p)
 		}
 		return err
@@ -73,6 +76,8 @@ func load(fsys fs.FS) (*tree, error) {
 		switch path.Ext(p) {
 		case ".mod", ".work":
 			t.mods[p] = string(text)
+		case ".md":
+			t.docs[p] = string(text)
 		case ".lua":
 			t.lua = append(t.lua, parseLua(p, string(text)))
 		case ".go":

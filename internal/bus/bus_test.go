@@ -10,13 +10,13 @@ import (
 	"github.com/spillway-go/spillway/internal/redistest"
 )
 
-// await fails the test if nothing comes for ten seconds.
+// await fails the test if nothing comes for a minute.
 func await[T any](t *testing.T, c <-chan T) T {
 	t.Helper()
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nothing came")
 		panic("not reached")
 	}

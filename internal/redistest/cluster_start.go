@@ -41,7 +41,9 @@ func (m member) line(flags, master string, epoch int) string {
 }
 
 // While the nodes boot, on a machine that may be busy, nobody shall suspect
-// anybody of being dead; afterwards a failover shall begin soon (in milliseconds).
+// anybody of being dead; afterwards a failover shall begin soon (in milliseconds). Where
+// there is no replica nothing can fail over: a master that is thought dead, for it got no
+// processor or was killed, would only take the whole cluster with it.
 const (
 	bootNodeTimeout = "30000"
 	nodeTimeout     = "1000"
@@ -110,6 +112,9 @@ func bootCluster(ctx context.Context, nodes []*Proc, masters int) error {
 		})
 		if err != nil {
 			return err
+		}
+		if masters == len(nodes) {
+			return nil
 		}
 		p.args = append(p.args, "--cluster-node-timeout", nodeTimeout) // for a Restart
 		if err := p.ask(func(rdb *redis.Client) error {

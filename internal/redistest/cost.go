@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"regexp"
@@ -66,6 +67,18 @@ func (c *Trips) count(ctx context.Context, cmds ...redis.Cmder) {
 	}
 }
 
+// Of returns how many round trips a call makes: the fewest of five times, since the
+// first may teach the server a script.
+func (c *Trips) Of(call func()) int64 {
+	fewest := int64(math.MaxInt64)
+	for range 5 {
+		c.N.Store(0)
+		call()
+		fewest = min(fewest, c.N.Load())
+	}
+	return fewest
+}
+
 // CostTable is the table under "Cost per call" in a doc.go, by what its first column
 // says.
 type CostTable map[string]Cost
@@ -90,6 +103,26 @@ func (c CostTable) Row(t testing.TB, call string) Cost {
 		t.Fatalf("%d rows under \"Cost per call\" in doc.go are about %s", len(rows), call)
 	}
 	return rows[0]
+}
+
+// HoldTrips fails the test unless call, made a few times, makes as many round trips as
+// the row of that name says.
+func (c CostTable) HoldTrips(t testing.TB, trips *Trips, name string, call func()) {
+	t.Helper()
+	if want, got := c.Row(t, name).Trips(), trips.Of(call); got != want {
+		t.Errorf("%s: %d round trips, %d in doc.go", name, got, want)
+	}
+}
+
+// HoldAllocations fails the test if call, made a hundred times, allocates more often
+// than the row of that name says, if it says something. The race detector allocates by
+// itself: under it the calls are made, and not judged.
+func (c CostTable) HoldAllocations(t testing.TB, name string, call func()) {
+	t.Helper()
+	most := c.Row(t, name).Allocations()
+	if got := testing.AllocsPerRun(100, call); most >= 0 && !RaceEnabled && got > float64(most) {
+		t.Errorf("%s: %.0f allocations, %d in doc.go", name, got, most)
+	}
 }
 
 // Number returns the number that a cell begins with, 0 for "none", -1 if it begins

@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -54,6 +55,66 @@ package x
 	require.ErrorContains(t, err, "no head")
 	_, err = parseCosts("package x\n")
 	require.ErrorContains(t, err, "no table")
+}
+
+// A silent takes down that a test failed.
+type silent struct {
+	testing.TB
+	failed bool
+}
+
+func (s *silent) Helper()               {}
+func (s *silent) Errorf(string, ...any) { s.failed = true }
+
+func TestCostsAreHeld(t *testing.T) {
+	_, rdb := Mini(t)
+	var trips Trips
+	rdb.AddHook(&trips)
+	rows := CostTable{"Get": {"round trips": "1", "allocations": "2"}, "Set": {"round trips": "1"}}
+	calls := 0
+	times := func(n int) func() {
+		return func() {
+			sends := n
+			if calls++; calls == 1 {
+				sends++ // the script was not known
+			}
+			for range sends {
+				rdb.Get(t.Context(), "a")
+			}
+		}
+	}
+	for n, want := range map[int]bool{0: true, 1: false, 2: true} {
+		calls = 0
+		s := &silent{TB: t}
+		rows.HoldTrips(s, &trips, "Get", times(n))
+		assert.Equal(t, want, s.failed, "%d round trips", n)
+	}
+	var kept []*int
+	for n, want := range map[int]bool{0: false, 2: false, 3: true} {
+		s := &silent{TB: t}
+		allocate := func() {
+			kept = kept[:0]
+			for range n {
+				kept = append(kept, new(int))
+			}
+		}
+		rows.HoldAllocations(s, "Get", allocate)
+		assert.Equal(t, want && !RaceEnabled, s.failed, "%d allocations", n)
+		rows.HoldAllocations(t, "Set", allocate) // its row says nothing
+	}
+}
+
+func TestLimited(t *testing.T) {
+	for call, want := range map[string]bool{"GET spillway:x1:{a}:b": false, "DEL spillway:x1:{a}:b": true, "GET spillway:y1:{a}:b": true} {
+		var s *silent
+		t.Run(call, func(t *testing.T) {
+			s = &silent{TB: t}
+			_, rdb := limited(s, "// Commands, for an ACL: GET.\n//\npackage x\n")
+			words := strings.Fields(call)
+			rdb.Do(t.Context(), words[0], words[1])
+		})
+		assert.Equal(t, want, s.failed, call)
+	}
 }
 
 func TestDocumentedCommands(t *testing.T) {

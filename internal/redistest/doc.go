@@ -16,7 +16,8 @@
 //   - Limited gives a server and a client that may do what doc.go says is enough.
 //   - Start is Server for programs that are no tests.
 //
-// Costs reads the table of costs in doc.go, and Trips counts what is in it.
+// Costs reads the table of costs in doc.go; HoldTrips and HoldAllocations measure what
+// is in it.
 //
 // Tests that share a server keep apart by key names, see Prefix, and leave its
 // configuration alone. Only Each, Mini and Bubble do something without a

@@ -36,7 +36,7 @@ import (
 
 // Every package exports these two values.
 var (
-	ErrUnavailable = errors.New("spillway: redis unavailable: nothing happened")
+	ErrUnavailable = errors.New("spillway: unavailable: nothing happened")
 	ErrUnknown     = errors.New("spillway: outcome unknown: it may have happened")
 )
 

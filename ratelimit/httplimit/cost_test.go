@@ -3,13 +3,11 @@ package httplimit
 import (
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"regexp"
-	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillway-go/spillway/internal/redistest"
 	"github.com/spillway-go/spillway/ratelimit"
 )
 
@@ -22,13 +20,6 @@ func (w quiet) WriteHeader(int)             {}
 
 // What doc.go says under "Cost per call" is measured.
 func TestCostPerCall(t *testing.T) {
-	doc, err := os.ReadFile("doc.go")
-	require.NoError(t, err)
-	promised := regexp.MustCompile(`(?m)^//\trequest\s+1 Allow\s+(\d+)$`).FindSubmatch(doc)
-	require.NotNil(t, promised)
-	most, err := strconv.ParseFloat(string(promised[1]), 64)
-	require.NoError(t, err)
-
 	l, err := ratelimit.NewLocal([]ratelimit.Limit{ratelimit.PerHour(1_000_000), ratelimit.PerSecond(1_000_000)})
 	require.NoError(t, err)
 	served := 0
@@ -37,7 +28,8 @@ func TestCostPerCall(t *testing.T) {
 	w := quiet{http.Header{}}
 	allocations := testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) })
 	require.Equal(t, 101, served)
-	if !raceEnabled {
-		require.LessOrEqual(t, allocations, most)
+	if !redistest.RaceEnabled {
+		row := redistest.Costs(t).Row(t, "request")
+		require.LessOrEqual(t, allocations, float64(row.Number("allocations, beside Allow's")))
 	}
 }

@@ -1,8 +1,7 @@
 package overload
 
 import (
-	"os"
-	"regexp"
+	"context"
 	"testing"
 	"time"
 
@@ -11,41 +10,33 @@ import (
 	"github.com/spillway-go/spillway/internal/redistest"
 )
 
-var costRow = regexp.MustCompile(`(?m)^//\t(\w+\.\w+)\s+(\d+)\s+(\d+)$`)
-
-// The allocations under "Cost per call" in doc.go are measured, of those calls that do
-// not ask Redis.
+// The table under "Cost per call" in doc.go is measured.
 func TestCostPerCall(t *testing.T) {
-	doc, err := os.ReadFile("doc.go")
-	require.NoError(t, err)
-	promised := map[string]string{}
-	for _, row := range costRow.FindAllStringSubmatch(string(doc), -1) {
-		require.Equal(t, "0", row[2], "round trips of %s", row[1])
-		promised[row[1]] = row[3]
-	}
+	_, rdb := redistest.Mini(t)
+	var trips redistest.Trips
+	rdb.AddHook(&trips)
 	shedder, err := NewShedder(10, 10)
 	require.NoError(t, err)
 	perKey, err := NewPerKey(1)
 	require.NoError(t, err)
-	switches, err := NewSwitches(nil, Options{})
+	switches, err := NewSwitches(rdb, Options{Every: time.Hour})
 	require.NoError(t, err)
 	switches.SetHere("x", true)
 	ctx := t.Context()
+	rows := redistest.Costs(t)
 	for name, call := range map[string]func() bool{
 		"Shedder.Acquire": func() bool { done, err := shedder.Acquire(); done(); return err == nil },
-		"PerKey.Acquire":  func() bool { release, err := perKey.Acquire(ctx, "k"); release(); return err == nil },
+		"PerKey.Acquire":  func() bool { done, err := perKey.Acquire(ctx, "k"); done(); return err == nil },
 		"Switches.On":     func() bool { return switches.On("x") },
+		"Switches.Set":    func() bool { return switches.Set(ctx, "y", true) == nil },
 	} {
-		allocations := testing.AllocsPerRun(100, func() { require.True(t, call()) })
-		if !raceEnabled {
-			require.LessOrEqual(t, allocations, float64(promised[name][0]-'0'), name)
-		}
-		delete(promised, name)
+		must := func() { require.True(t, call()) }
+		rows.HoldTrips(t, &trips, name, must)
+		rows.HoldAllocations(t, name, must)
 	}
-	require.Empty(t, promised, "rows of doc.go that nothing measures")
 }
 
-// And the round trips of those that do.
+// Run asks once, until Options.Every is over, and what a switch is costs no more.
 func TestRoundTripsOfSwitches(t *testing.T) {
 	server := redistest.Server(t)
 	s, err := NewSwitches(server.Client(), Options{Every: time.Hour})
@@ -63,4 +54,18 @@ func TestRoundTripsOfSwitches(t *testing.T) {
 	require.True(t, s.On("x"))
 	require.Equal(t, 1, sent("hgetall"))
 	require.Equal(t, time.Duration(-1), server.Client().TTL(t.Context(), s.key).Val())
+}
+
+// The commands that doc.go lists are enough.
+func TestACL(t *testing.T) {
+	_, rdb := redistest.Limited(t)
+	s, err := NewSwitches(rdb, Options{})
+	require.NoError(t, err)
+	require.NoError(t, s.Set(t.Context(), "x", true))
+	ctx, stop := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- s.Run(ctx) }()
+	require.Eventually(t, func() bool { return !s.Read().IsZero() }, 30*time.Second, time.Millisecond)
+	stop()
+	require.NoError(t, <-ran)
 }

@@ -28,9 +28,9 @@ func NewPerKey(n int) (*PerKey, error) {
 }
 
 // Acquire waits for a place of the key, first come first served, or until ctx ends.
-// The caller calls release, once. Waiting callers are bounded by their ctx alone: give
-// it a deadline.
-func (p *PerKey) Acquire(ctx context.Context, key string) (release func(), err error) {
+// The caller calls done, once, when its work ends, however it ends. Waiting callers are
+// bounded by their ctx alone: give it a deadline.
+func (p *PerKey) Acquire(ctx context.Context, key string) (done func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("overload: key %q: %w", key, err)
 	}

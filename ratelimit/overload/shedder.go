@@ -105,7 +105,7 @@ func (s *Shedder) adapt(latency time.Duration) {
 	}
 }
 
-// Stats are counters of a Shedder since it was made.
+// Stats are counters of this process since NewShedder, and the state of the moment.
 type Stats struct {
 	Admitted, Shed uint64
 	InFlight       int
@@ -113,7 +113,7 @@ type Stats struct {
 	Latency        time.Duration // taken as that without load
 }
 
-// Stats returns the counters.
+// Stats returns the counters. It does no I/O.
 func (s *Shedder) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -96,7 +96,7 @@ func splitID(id string) (ms, seq int64, err error) {
 	ms, err1 := strconv.ParseInt(a, 10, 64)
 	seq, err2 := strconv.ParseInt(b, 10, 64)
 	if err := errors.Join(err1, err2); err != nil {
-		return 0, 0, fmt.Errorf("%w: entry %q: %w", ErrInvalid, id, err)
+		return 0, 0, fmt.Errorf("%w: entry %q: %w", stock.ErrInvalid, id, err)
 	}
 	return ms, seq, nil
 }

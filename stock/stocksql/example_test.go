@@ -40,7 +40,7 @@ func Example() {
 	_ = journal
 
 	_, err := stocksql.New(nil, stocksql.PostgreSQL)
-	fmt.Println(errors.Is(err, stocksql.ErrInvalid))
+	fmt.Println(errors.Is(err, stock.ErrInvalid))
 	// Output: true
 }
 

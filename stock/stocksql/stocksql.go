@@ -8,10 +8,8 @@ import (
 	"strings"
 
 	"github.com/spillway-go/spillway/internal/sqldb"
+	"github.com/spillway-go/spillway/stock"
 )
-
-// ErrInvalid is a bad argument; the message names it.
-var ErrInvalid = errors.New("stocksql: invalid argument")
 
 // A Dialect is the SQL that a database speaks.
 type Dialect = sqldb.Dialect
@@ -107,10 +105,10 @@ func New(db *sql.DB, dialect Dialect) (*Store, error) {
 
 func check(db *sql.DB, dialect Dialect) error {
 	if db == nil {
-		return fmt.Errorf("%w: db is nil", ErrInvalid)
+		return fmt.Errorf("%w: db is nil", stock.ErrInvalid)
 	}
 	if !dialect.Known() {
-		return fmt.Errorf("%w: dialect %d, want MySQL, PostgreSQL or SQLite", ErrInvalid, dialect)
+		return fmt.Errorf("%w: dialect %d, want MySQL, PostgreSQL or SQLite", stock.ErrInvalid, dialect)
 	}
 	return nil
 }
@@ -146,7 +144,7 @@ func (s *Store) position(ctx context.Context, q querier, journal string) (positi
 
 func checkJournal(journal string) error {
 	if len(journal) > maxJournal {
-		return fmt.Errorf("%w: the name of the activity has %d bytes, want at most %d", ErrInvalid, len(journal), maxJournal)
+		return fmt.Errorf("%w: the name of the activity has %d bytes, want at most %d", stock.ErrInvalid, len(journal), maxJournal)
 	}
 	return nil
 }

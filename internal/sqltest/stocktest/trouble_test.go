@@ -19,7 +19,6 @@ import (
 	"github.com/spillway-go/spillway/internal/redistest"
 	"github.com/spillway-go/spillway/internal/sqltest"
 	"github.com/spillway-go/spillway/stock"
-	"github.com/spillway-go/spillway/stock/stocksql"
 )
 
 // A troubled sink is a database that is down, slow, or whose answers get lost.
@@ -203,9 +202,9 @@ func TestStoreGuards(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, 3, kept["tea"].Left)
 		require.NoError(t, s.Apply(ctx, sale, "x", nil))
-		require.ErrorIs(t, s.Apply(ctx, strings.Repeat("j", 256), "0-0", load), stocksql.ErrInvalid)
+		require.ErrorIs(t, s.Apply(ctx, strings.Repeat("j", 256), "0-0", load), stock.ErrInvalid)
 		_, err = s.Checkpoint(ctx, strings.Repeat("j", 256))
-		require.ErrorIs(t, err, stocksql.ErrInvalid)
+		require.ErrorIs(t, err, stock.ErrInvalid)
 	})
 }
 
