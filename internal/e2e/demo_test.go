@@ -100,6 +100,7 @@ type customer struct {
 	t     *testing.T
 	base  string
 	UID   int64  `json:"uid"`
+	Name  string `json:"name"`
 	Token string `json:"token"`
 }
 
@@ -183,6 +184,7 @@ func (c *customer) once(ctx context.Context, route string, in any) (status int, 
 // A stage is a room of a test's own, and what is for sale in it.
 type stage struct {
 	ID    int64 `json:"id"`
+	host  *customer
 	sku   string
 	title string
 }
@@ -192,11 +194,17 @@ var stages atomic.Int64
 // stage opens a room that sells units of one product at 9.90 yuan.
 func (d *demo) stage(t *testing.T, units int) stage {
 	t.Helper()
+	return d.stageOf(t, "normal", units)
+}
+
+// stageOf is stage, for another kind of room.
+func (d *demo) stageOf(t *testing.T, kind string, units int) stage {
+	t.Helper()
 	host := d.login(t)
 	n := stages.Add(1)
-	s := stage{sku: fmt.Sprintf("e2e-%d-%d", time.Now().UnixMilli(), n), title: fmt.Sprintf("Lamp %d", n)}
+	s := stage{host: host, sku: fmt.Sprintf("e2e-%d-%d", time.Now().UnixMilli(), n), title: fmt.Sprintf("Lamp %d", n)}
 	host.call("POST /admin/products", map[string]any{"sku": s.sku, "host": host.UID, "title": s.title, "image": "lamp", "fen": 990, "total": units, "per_user": 2}, nil)
-	host.call("POST /rooms", map[string]any{"title": fmt.Sprintf("Stage %d", n), "kind": "normal"}, &s)
+	host.call("POST /rooms", map[string]any{"title": fmt.Sprintf("Stage %d", n), "kind": kind}, &s)
 	return s
 }
 

@@ -75,7 +75,7 @@ func (g *Gentle) Run(ctx context.Context, base string, n int) {
 
 // stay is one customer in a room.
 func (g *Gentle) stay(ctx context.Context, me *client.Client, stage *Stage) {
-	rains := make(chan int64, 1)
+	rains := make(chan rain, 1)
 	var mu sync.Mutex
 	say := func(string, any) {} // until there is a socket
 	watching := *me             // a Client is used by one goroutine at a time
@@ -84,10 +84,10 @@ func (g *Gentle) stay(ctx context.Context, me *client.Client, stage *Stage) {
 		mu.Lock()
 		say = speak
 		mu.Unlock()
-		var rain struct{ Starts int64 }
-		if f.Type == "rain" && json.Unmarshal(f.Data, &rain) == nil {
+		var news rain
+		if f.Type == "rain" && json.Unmarshal(f.Data, &news) == nil {
 			select {
-			case rains <- rain.Starts:
+			case rains <- news:
 			default: // one at a time
 			}
 		}
@@ -98,8 +98,8 @@ func (g *Gentle) stay(ctx context.Context, me *client.Client, stage *Stage) {
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-		case starts := <-rains:
-			g.grab(ctx, me, stage, starts)
+		case r := <-rains:
+			g.grab(ctx, me, stage, r)
 		case <-time.After(time.Second + mrand.N(5*time.Second)):
 			mu.Lock()
 			speak := say
@@ -184,10 +184,16 @@ func (g *Gentle) shop(ctx context.Context, me *client.Client, stage *Stage) erro
 	return solvent(ctx, me, func() error { return payOrder(ctx, me, order.OrderID, saves, nil) })
 }
 
+// A rain is what its frame says that matters to who grabs.
+type rain struct {
+	ID     int64 `json:"id"`
+	Starts int64 `json:"starts"`
+}
+
 // grab takes a packet when the rain begins.
-func (g *Gentle) grab(ctx context.Context, me *client.Client, stage *Stage, starts int64) {
-	if sleep(ctx, time.Until(time.UnixMilli(starts))+mrand.N(3*time.Second)) {
-		_ = me.Call(ctx, fmt.Sprintf("POST /rooms/%d/rain/grab", stage.Room), nil, nil)
+func (g *Gentle) grab(ctx context.Context, me *client.Client, stage *Stage, r rain) {
+	if sleep(ctx, time.Until(time.UnixMilli(r.Starts))+mrand.N(3*time.Second)) {
+		_ = me.Call(ctx, fmt.Sprintf("POST /rooms/%d/rain/grab", stage.Room), map[string]int64{"id": r.ID}, nil)
 	}
 }
 

@@ -94,6 +94,6 @@ func (p *people) rush(ctx context.Context, room int64, n int) (at int64, sku str
 	case p.rushes <- rush{at, sku, n}:
 		return at, sku, nil
 	default:
-		return at, sku, api.Conflict("busy", "the last ones are still there")
+		return at, sku, api.Conflict("crowded", "the last ones are still there")
 	}
 }

@@ -18,6 +18,8 @@ import (
 	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
 )
 
+func name(_ context.Context, uid int64) (string, error) { return fmt.Sprint("user ", uid), nil }
+
 func TestMain(m *testing.M) { shoptest.Main(m) }
 
 // hall is one room, and shows each frame once, as pages do.
@@ -67,8 +69,8 @@ func shop(t *testing.T, env *infra.Env) (*Counter, *hall, *account.Wallet) {
 	}
 	h := &hall{Room: room.Room{ID: 5, Host: 1, Kind: room.PK, Open: true}, shown: map[string]any{}}
 	c, err := New(env, Options{
-		Wallet: accounts.Wallet, Rooms: h, PK: pk.New(env, h, h), Announcer: h,
-		Name: func(_ context.Context, uid int64) (string, error) { return fmt.Sprint("user ", uid), nil },
+		Wallet: accounts.Wallet, Rooms: h, PK: pk.New(env, h, h, name), Announcer: h,
+		Name: name,
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -82,7 +84,7 @@ func shop(t *testing.T, env *infra.Env) (*Counter, *hall, *account.Wallet) {
 func TestGifts(t *testing.T) {
 	shoptest.Each(t, func(t *testing.T, env *infra.Env) {
 		c, h, wallet := shop(t, env)
-		call := shoptest.Caller(t, env, c, pk.New(env, h, h))
+		call := shoptest.Caller(t, env, c, pk.New(env, h, h, name))
 		give := func(uid int64, gift, key string) shoptest.Answer {
 			return call(uid, "POST /rooms/5/gifts", fmt.Sprintf(`{"gift":%q,"key":%q}`, gift, key))
 		}
@@ -129,7 +131,7 @@ func TestGifts(t *testing.T) {
 func TestDiesBetween(t *testing.T) {
 	env := shoptest.Env(t)
 	c, h, _ := shop(t, env)
-	call := shoptest.Caller(t, env, c, pk.New(env, h, h))
+	call := shoptest.Caller(t, env, c, pk.New(env, h, h, name))
 	require.Equal(t, 200, call(3, "POST /rooms/5/pk/join", "").Status)
 	h.down = true
 	require.Equal(t, 500, call(2, "POST /rooms/5/gifts", `{"gift":"car","key":"k1"}`).Status)

@@ -20,6 +20,10 @@
 // Each is acknowledged by the client, and sent once more if that takes over 2 s.
 // A frame may therefore come twice: clients go by its id.
 //
+// What changes with every order, how much is left of something, nobody publishes: each
+// server asks for it once a second and room, and hands it to its own sockets when it
+// changed ([Hub.Show]).
+//
 // Barrage and figures are [Sampled]: dropped for all but their sender when there are
 // too many, and first when a queue is filling up. Every one is counted: handed out =
 // delivered + sampled out + left behind in sockets that closed (see [Check]).
@@ -34,10 +38,11 @@
 //	hello     recovered, seq, tail, epoch, server_time, online
 //	barrage   uid, name, text                            yes  under load, but not one's own
 //	gift      from, name, to, gift, title, count, fen    yes
-//	pk        round, a, b, left, right, state, winner, ends, version  yes
+//	pk        round, a, a_name, b, b_name, left, right, state, winner, ends, version  yes
 //	rain      id, room, starts, ends, total, count       yes
 //	stock     sku, left, version                         yes
 //	room      state                                      yes
+//	left      items: sku, left, version, total, edited        under load
 //	packet    uid, name, fen                                  under load
 //	like      count                                           under load
 //	online    count                                           under load

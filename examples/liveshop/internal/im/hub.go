@@ -37,7 +37,8 @@ type Options struct {
 // A Hub is one server's part of the messages: its sockets, and the way to those of
 // the other servers.
 //
-//   - Publish sends a frame to a room, Tell and Notify to a user.
+//   - Publish sends a frame to a room, Tell and Notify to a user; Show keeps the sockets
+//     of a room up to date with something that nobody publishes.
 //   - Run moves what others publish to the sockets here; without it there are none.
 type Hub struct {
 	rdb      redis.UniversalClient
@@ -52,6 +53,8 @@ type Hub struct {
 	born     string // of this Hub: ids, and the line of its counts
 	ids      atomic.Int64
 	notes    chan note
+
+	shows []show
 
 	lanesMu sync.Mutex
 	lanes   map[int64]*lane
@@ -124,6 +127,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	arrivals := sub.ChannelWithSubscriptions(redis.WithChannelSize(1024))
 	var notes sync.WaitGroup
 	notes.Go(func() { h.runNotes(ctx) })
+	notes.Go(func() { h.runShows(ctx) })
 	defer notes.Wait()
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
@@ -169,6 +173,9 @@ func (h *Hub) beat(ctx context.Context, n int) {
 	for s := range h.sockets {
 		if n := s.takeMissed(); n > 0 {
 			h.send(s, direct(figure, "sampled", h.id(), s.room, now(), map[string]int64{"n": n}))
+			if r := h.rooms[s.room]; r != nil {
+				h.showLast(s, r) // it may have missed the last one, and no other need come
+			}
 		}
 	}
 }

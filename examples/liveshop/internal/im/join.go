@@ -158,6 +158,7 @@ func (h *Hub) join(ctx context.Context, s *socket, r *room, seen, epoch int64) e
 			s.offer(f, f.from == s.uid && f.from != 0, false)
 		}
 	}
+	h.showLast(s, r)
 	s.early = nil
 	delete(r.joining, s)
 	r.members[s] = true

@@ -28,7 +28,8 @@ type room struct {
 	seq     int64 // the highest that was handed out here
 	tail    int64 // the last reliable frame that was
 	online  int64
-	budget  bucket // barrages
+	budget  bucket           // barrages
+	shown   map[string]shown // by type
 
 	// reporting is held over a call that tells Redis of this server, so that a "nobody
 	// is left" cannot overtake the "somebody is here" of a socket that comes.

@@ -56,11 +56,14 @@ type Announcer interface {
 	Publish(ctx context.Context, room int64, t string, d any, c im.Class) error
 }
 
-// A Bar is how a PK stands.
+// A Bar is how a PK stands. The names are there for pages, on which the challenger may
+// never have been heard of; they are missing where they could not be had.
 type Bar struct {
 	Round   int64  `json:"round"`
-	A       int64  `json:"a"`     // the host
-	B       int64  `json:"b"`     // the challenger
+	A       int64  `json:"a"` // the host
+	AName   string `json:"a_name,omitempty"`
+	B       int64  `json:"b"` // the challenger
+	BName   string `json:"b_name,omitempty"`
 	Left    int64  `json:"left"`  // of the host; both together 100
 	Right   int64  `json:"right"` // of the challenger
 	State   string `json:"state"` // on, won, drawn
@@ -79,11 +82,12 @@ type PK struct {
 	rdb       redis.UniversalClient
 	rooms     Rooms
 	announcer Announcer
+	name      func(ctx context.Context, uid int64) (string, error)
 }
 
-// New returns the PKs.
-func New(env *infra.Env, rooms Rooms, announcer Announcer) *PK {
-	return &PK{env.Redis, rooms, announcer}
+// New returns the PKs; name returns what a user is called.
+func New(env *infra.Env, rooms Rooms, announcer Announcer, name func(ctx context.Context, uid int64) (string, error)) *PK {
+	return &PK{env.Redis, rooms, announcer, name}
 }
 
 // Routes registers the calls of this package.
@@ -119,6 +123,7 @@ func (p *PK) join(r *api.Request) (any, error) {
 	if !ok {
 		return nil, api.Conflict("taken", "somebody else was first")
 	}
+	p.introduce(ctx, bar)
 	return bar, p.announcer.Publish(ctx, id, "pk", bar, im.Reliable)
 }
 
@@ -129,7 +134,14 @@ func (p *PK) Gift(ctx context.Context, room, to, fen int64, key string) error {
 	if err != nil || bar == nil || to != bar.A && to != bar.B {
 		return err
 	}
+	p.introduce(ctx, bar)
 	return p.announcer.Publish(ctx, room, "pk", *bar, im.Reliable)
+}
+
+// introduce says what the two are called. A bar without names is better than none.
+func (p *PK) introduce(ctx context.Context, b *Bar) {
+	b.AName, _ = p.name(ctx, b.A)
+	b.BName, _ = p.name(ctx, b.B)
 }
 
 // Part is the PK in the answer to entering a room; nil if there never was one.
@@ -138,10 +150,11 @@ func (p *PK) Part(ctx context.Context, v room.Room, _ int64) (any, error) {
 	if bar == nil {
 		return nil, err
 	}
+	p.introduce(ctx, bar)
 	return bar, err
 }
 
-// Get returns the PK of a room; nil if there never was one.
+// Get returns the PK of a room, without names; nil if there never was one.
 func (p *PK) Get(ctx context.Context, room int64) (*Bar, error) {
 	fields, err := p.rdb.HMGet(ctx, keys(room)[0], "round", "a", "b", "left", "right", "state", "winner", "ends", "version").Result()
 	if err != nil {

@@ -37,12 +37,16 @@ func (h *hall) Publish(_ context.Context, _ int64, _ string, d any, _ im.Class) 
 	return nil
 }
 
+func (h *hall) name(_ context.Context, uid int64) (string, error) {
+	return fmt.Sprint("user ", uid), nil
+}
+
 func pkRoom(t *testing.T, env *infra.Env) (*PK, *hall) {
 	require.NoError(t, room.Migrate(t.Context(), env))
 	_, err := env.DB.ExecContext(t.Context(), env.InsertNew("rooms", "id", "host", "title", "kind", "star", "opened_ms", "closed_ms"), 1, 7, "", room.PK, 0, 1, 0)
 	require.NoError(t, err)
 	h := &hall{Room: room.Room{ID: 1, Host: 7, Kind: room.PK, Open: true}}
-	return New(env, h, h), h
+	return New(env, h, h, h.name), h
 }
 
 func checked(t *testing.T, env *infra.Env, want string) {
@@ -107,6 +111,7 @@ func TestPK(t *testing.T) {
 		require.Equal(t, "taken", call(first, "POST /rooms/1/pk/join", "").Code, "the winner is seen for a while")
 		for _, f := range h.frames {
 			require.EqualValues(t, 100, f.Left+f.Right)
+			require.Equal(t, []string{"user 7", fmt.Sprint("user ", first)}, []string{f.AName, f.BName})
 		}
 	})
 }

@@ -24,6 +24,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -91,6 +92,7 @@ func New(ctx context.Context, env *infra.Env, opts Options) (*Rains, error) {
 
 // Routes registers the calls of this package.
 func (r *Rains) Routes(m *api.Mux) {
+	m.User("GET /rooms/{id}/rain", r.mine)
 	m.User("POST /rooms/{id}/rain/prepare", r.prepare)
 	m.User("POST /rooms/{id}/rain/start", r.start)
 	m.User("POST /rooms/{id}/rain/grab", r.grab)
@@ -162,20 +164,9 @@ func (r *Rains) now(ctx context.Context) (ms int64, err error) {
 
 // ofHost returns the room of a call that its host alone may make, who was granted it.
 func (r *Rains) ofHost(q *api.Request) (room.Room, error) {
-	id, err := q.ID("id")
-	if err != nil {
-		return room.Room{}, err
-	}
-	v, err := r.opts.Rooms.GetOpen(q.Context(), id)
-	if err != nil {
-		return v, err
-	}
-	if v.Host != q.UID {
-		return v, api.Forbidden("only the host makes it rain")
-	}
-	ok, err := r.opts.Rooms.Granted(q.Context(), q.UID, room.Rain)
-	if err == nil && !ok {
-		err = api.Forbidden("red-packet rain has to be granted to a host")
+	v, granted, err := r.hosting(q)
+	if err == nil && !granted {
+		err = &api.Error{Status: http.StatusForbidden, Code: "not_granted", Msg: "red-packet rain has to be granted to a host"}
 	}
 	return v, err
 }
@@ -296,16 +287,9 @@ func (r *Rains) start(q *api.Request) (any, error) {
 // schedule decides when a rain is, in SQL: what was decided there is settled there, also
 // when Redis never heard of it.
 func (r *Rains) schedule(ctx context.Context, v Rain) (Rain, error) {
-	var paid int
-	const ask = "SELECT COUNT(*) FROM wallet_log WHERE kind = 'prepare' AND ref = ? AND uid = ?"
-	if err := r.env.DB.QueryRowContext(ctx, ask, v.FrameID(), account.Platform).Scan(&paid); err != nil {
+	if ok, err := r.prepared(ctx, v); err != nil {
 		return v, err
-	}
-	n, err := r.env.Redis.LLen(ctx, keys(v.ID)[1]).Result()
-	if err != nil {
-		return v, err
-	}
-	if paid == 0 || n != int64(v.Packets) {
+	} else if !ok {
 		return v, api.Conflict("not_prepared", "the rain was not prepared to the end: prepare it again with its key")
 	}
 	now, err := r.now(ctx)

@@ -74,6 +74,15 @@ func weather(t *testing.T, env *infra.Env) (*Rains, *hall) {
 	return r, h
 }
 
+// waits says which rain the host is told to have prepared and not started.
+func (h *hall) waits(t *testing.T, call func(int64, string, string) shoptest.Answer, want string) {
+	t.Helper()
+	a := call(host, "GET /rooms/5/rain", "")
+	require.Equal(t, 200, a.Status, a.Code)
+	require.JSONEq(t, fmt.Sprintf(`{"granted":%t,"ready":%s}`, h.granted.Load(), want), string(a.Data))
+	require.Equal(t, "forbidden", call(host+1, "GET /rooms/5/rain", "").Code)
+}
+
 func (h *hall) balances(t *testing.T) (guestsHave, hostHas int64) {
 	for uid := int64(1); uid <= guests; uid++ {
 		fen, err := h.Balance(t.Context(), uid)
@@ -114,7 +123,8 @@ func TestRain(t *testing.T) {
 		call := shoptest.Caller(t, env, r)
 		prepare := func(uid int64, body string) shoptest.Answer { return call(uid, "POST /rooms/5/rain/prepare", body) }
 		const body = `{"total":10000,"count":40,"key":"k"}`
-		require.Equal(t, 403, prepare(host, body).Status, "not granted")
+		require.Equal(t, "not_granted", prepare(host, body).Code)
+		h.waits(t, call, "null")
 		h.granted.Store(true)
 		require.Equal(t, 403, prepare(2, body).Status, "not the host")
 		require.Equal(t, 400, prepare(host, `{"total":39,"count":40}`).Status)
@@ -205,6 +215,7 @@ func TestSettle(t *testing.T) {
 		return id
 	}
 	id := began()
+	h.waits(t, call, "null")
 	for uid := int64(2); uid <= 8; uid++ {
 		if uid <= 5 { // the server dies
 			require.NoError(t, grab.Run(t.Context(), env.Redis, keys(v.ID), uid, 1e6).Err())
@@ -222,9 +233,11 @@ func TestSettle(t *testing.T) {
 	checked(t, env, fmt.Sprintf("1 rains, 7 packets of %d fen", after))
 
 	prepare()
+	h.waits(t, call, fmt.Sprintf(`{"id":%d,"room":5,"total":5000,"count":20,"starts":0,"ends":0}`, v.ID))
 	_, err := env.DB.ExecContext(t.Context(), "UPDATE rains SET created_ms = 1 WHERE id = ?", v.ID)
 	require.NoError(t, err)
 	require.NoError(t, r.settleAll(t.Context()))
+	h.waits(t, call, "null")
 	require.Equal(t, 200, call(host, "POST /rooms/5/rain/start", fmt.Sprintf(`{"id":%d}`, v.ID)).Status)
 	require.Equal(t, "not_found", call(9, "POST /rooms/5/rain/grab", fmt.Sprintf(`{"id":%d}`, v.ID)).Code, "given up for good")
 

@@ -76,6 +76,15 @@ func (r *Rooms) Open(ctx context.Context, host int64, title, kind string) (Room,
 	return v, nil
 }
 
+// mine answers GET /rooms/mine: the room that the user has open, or null.
+func (r *Rooms) mine(q *api.Request) (any, error) {
+	v, err := r.ofHost(q.Context(), q.UID)
+	if err != nil || v.ID == 0 {
+		return map[string]any{"room": nil}, err
+	}
+	return map[string]any{"room": v}, nil
+}
+
 // ofHost returns the open room of a host; the zero Room if there is none.
 func (r *Rooms) ofHost(ctx context.Context, host int64) (Room, error) {
 	v, err := scan(r.env.DB.QueryRowContext(ctx, "SELECT "+columns+" FROM rooms WHERE live = ?", host))

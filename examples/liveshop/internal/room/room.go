@@ -117,6 +117,7 @@ func New(ctx context.Context, env *infra.Env, messages Messages, name func(ctx c
 func (r *Rooms) Routes(m *api.Mux) {
 	m.Public("GET /rooms", r.page)
 	m.User("POST /rooms", r.open)
+	m.User("GET /rooms/mine", r.mine)
 	m.Public("GET /rooms/{id}", r.enter)
 	m.User("POST /rooms/{id}/close", r.close)
 	m.User("POST /rooms/{id}/like", r.like)

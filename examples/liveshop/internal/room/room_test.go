@@ -86,6 +86,11 @@ func TestRoom(t *testing.T) {
 		call(7, "POST /rooms", `{"title":"Shoes"}`).Into(t, &again)
 		require.Equal(t, v, again, "a second click opens no second room")
 		require.Len(t, opened, 1)
+		var own struct{ Room *Room }
+		call(7, "GET /rooms/mine", "").Into(t, &own)
+		require.Equal(t, &v, own.Room)
+		call(8, "GET /rooms/mine", "").Into(t, &own)
+		require.Nil(t, own.Room)
 		var clicks sync.WaitGroup
 		var got [8]Room
 		for i := range got {

@@ -128,7 +128,7 @@ func (s *Sale) shown(ctx context.Context, room int64) error {
 	if err := s.shelves.Delete(ctx, room); err != nil {
 		return err
 	}
-	return s.load(ctx, room)
+	return errors.Join(s.load(ctx, room), s.levels.Delete(ctx, room))
 }
 
 // load gives Redis the stock that it does not have yet.

@@ -32,6 +32,10 @@ func (s *Sale) Routes(m *api.Mux) {
 		}
 		return in, table{s.env}.set(r.Context(), r.PathValue("sku"), in.Units)
 	})
+	m.User("GET /products", func(r *api.Request) (any, error) {
+		products, err := s.Registered(r.Context(), r.UID)
+		return map[string]any{"products": products}, err
+	})
 	m.Public("GET /rooms/{id}/products", inID(func(r *api.Request, room int64) (any, error) {
 		offers, err := s.Offers(r.Context(), room)
 		return map[string]any{"products": offers}, err

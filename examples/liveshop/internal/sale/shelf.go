@@ -114,6 +114,8 @@ type Offer struct {
 }
 
 // Offers returns what a room sells, and what was left a quarter of a second ago at most.
+// What was put on the shelf since then comes with the next look: nothing is known to be
+// left of it, which is not the same as sold out.
 func (s *Sale) Offers(ctx context.Context, room int64) ([]Offer, error) {
 	v, err := s.shelf(ctx, room)
 	if err != nil {
@@ -125,7 +127,10 @@ func (s *Sale) Offers(ctx context.Context, room int64) ([]Offer, error) {
 	}
 	offers := make([]Offer, 0, len(v.Items))
 	for _, it := range v.Items {
-		l := levels[it.SKU]
+		l, ok := levels[it.SKU]
+		if !ok && !it.Elsewhere && v.State == stateOpen {
+			continue
+		}
 		o := Offer{
 			SKU: it.SKU, Title: it.Title, Image: it.Image, Fen: it.Fen, Total: it.Units, Left: l.Left, Version: l.Version,
 			PerUser: v.PerUser, Opens: it.Opens, Closes: it.Closes, Elsewhere: it.Elsewhere, Edited: it.Version,

@@ -55,7 +55,7 @@ func (s *Server) wire(ctx context.Context) error {
 	s.add("sale", sales)
 	accounts.OnRegister(sales.Welcome)
 
-	pks := pk.New(env, rooms, hub)
+	pks := pk.New(env, rooms, hub, accounts.Name)
 	s.add("pk", pks)
 	gifts, err := gift.New(env, gift.Options{Wallet: accounts.Wallet, Rooms: rooms, PK: pks, Announcer: hub, Name: accounts.Name})
 	if err != nil {
@@ -78,6 +78,7 @@ func (s *Server) wire(ctx context.Context) error {
 	rooms.Part("products", func(ctx context.Context, r room.Room, _ int64) (any, error) { return sales.Offers(ctx, r.ID) })
 	rooms.Part("online", func(ctx context.Context, r room.Room, _ int64) (any, error) { return hub.Online(ctx, r.ID) })
 	rooms.Part("last", func(ctx context.Context, r room.Room, _ int64) (any, error) { return hub.Last(ctx, r.ID) })
+	hub.Show("left", sales.Left)
 	rooms.News("feed", feeds.Unread)
 	rooms.Part("following", func(ctx context.Context, r room.Room, uid int64) (any, error) {
 		if uid == 0 {

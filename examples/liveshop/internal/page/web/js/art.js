@@ -49,6 +49,9 @@ const goods = {
   box: "M18 26l14-7 14 7v14l-14 7-14-7zM18 26l14 7 14-7M32 33v14",
 };
 
+// pictures are the names of the drawings.
+export const pictures = Object.keys(goods);
+
 // product is the picture of something on the shelf; its image is the name of a drawing.
 export function product({ sku, image }) {
   const h = hue(sku);

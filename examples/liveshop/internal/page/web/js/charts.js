@@ -33,6 +33,8 @@ export class Chart {
   // series is not in the legend. shown is written there instead of the value.
   push(entries) {
     const seen = new Set(entries.map(({ name }) => name));
+    // First, so that their colours are free for those that come.
+    if (this.#options.present) for (const name of this.#series.keys()) seen.has(name) || this.#drop(name);
     for (const entry of entries) {
       const s = this.#get(entry);
       s.next = entry.value;
@@ -42,8 +44,7 @@ export class Chart {
     for (const [name, s] of this.#series) {
       s.values.push(seen.has(name) ? s.next : null);
       if (s.values.length > points) s.values.shift();
-      const gone = this.#options.present ? !seen.has(name) : s.values.every((v) => v === null);
-      if (gone) this.#drop(name);
+      if (s.values.every((v) => v === null)) this.#drop(name);
     }
     this.#draw();
   }

@@ -4,6 +4,7 @@ import { cover } from "./art.js";
 import { busy, el } from "./dom.js";
 import { count, initial } from "./format.js";
 import { icon } from "./icons.js";
+import { ownRoomButton } from "./openroom.js";
 
 const refresh = 5_000; // ms; the list itself is rebuilt once a second
 const kinds = ["", "normal", "pk"];
@@ -14,6 +15,7 @@ export function openLobby(main) {
   const grid = el("ul", { class: "cards" });
   const state = el("div", { class: "state", role: "status" });
   const more = el("button", { type: "button", class: "quiet more", hidden: true, t: "lobby.more", onclick: () => busy(more, next) });
+  const own = ownRoomButton();
   let kind = "", page = "", pages = 1;
 
   const chips = kinds.map((value) => el("button", {
@@ -28,7 +30,7 @@ export function openLobby(main) {
   main.replaceChildren(el("section", { class: "lobby" },
     el("header", { class: "lobby-head" },
       el("div", {}, el("h1", { tabindex: "-1", t: "lobby.title" }), el("p", { class: "lead", t: "lobby.lead" })),
-      el("div", { class: "chips", role: "group", label: "lobby.kinds" }, chips)),
+      el("div", { class: "lobby-tools" }, el("div", { class: "chips", role: "group", label: "lobby.kinds" }, chips), own.node)),
     state, grid, more));
 
   const list = (from) => get(`/rooms?kind=${kind}&page=${encodeURIComponent(from)}`, { signal: leaving.signal });
@@ -111,6 +113,7 @@ export function openLobby(main) {
   return () => {
     clearInterval(timer);
     leaving.abort();
+    own.close();
   };
 }
 

@@ -21,6 +21,7 @@ export function messagesButton() {
     if (!session.user() || document.hidden) return;
     try {
       news = await get("/unread");
+      delete news.rooms?.[location.hash.match(/^#\/rooms\/(\d+)$/)?.[1]]; // this is being read
     } catch {
       return; // the next look tells
     }

@@ -4,6 +4,7 @@ import { call, get, send } from "./api.js";
 import { busy, el, iconButton } from "./dom.js";
 import { Figures } from "./figures.js";
 import { count } from "./format.js";
+import { grantDialog, productDialog } from "./hosts.js";
 import { has, say } from "./i18n.js";
 import { icon } from "./icons.js";
 import { Lights } from "./lights.js";
@@ -30,6 +31,10 @@ export function operatorTools() {
     el("div", { class: "op-buttons" },
       act("bolt", "op.sale", "/admin/demo/sale", () => ({ room: currentRoom() })),
       act("bots", "op.bots", "/admin/demo/bots", () => ({ n: bots, room: currentRoom() }))),
+    el("h3", { t: "op.hosts" }),
+    el("div", { class: "op-buttons op-hosts" },
+      el("button", { type: "button", class: "op", onclick: () => grantDialog(currentRoom()) }, icon("star"), el("span", { t: "op.grant" })),
+      el("button", { type: "button", class: "op", onclick: () => productDialog(currentRoom()) }, icon("box"), el("span", { t: "op.product" }))),
     el("h3", { t: "op.servers" }), servers,
     el("h3", { t: "op.switches" }), switches,
     el("h3", { t: "op.figures" }), figures.node);

@@ -8,6 +8,8 @@ import { icon } from "./icons.js";
 import { loggedIn } from "./login.js";
 import * as session from "./session.js";
 
+const tolerance = 2_000; // ms
+
 export class Rain {
   #room;
   #packets;
@@ -44,7 +46,7 @@ export class Rain {
     if (!rain || this.#grabbed || now() < rain.starts || !(await loggedIn())) return;
     await busy(this.#button, async () => {
       try {
-        const { fen } = await send("POST", `/rooms/${this.#room}/rain/grab`, { id: rain.id });
+        const fen = await this.#packet(rain);
         get("/me").then(({ balance }) => session.setBalance(balance)).catch(() => {});
         say(this.#text, "rain.got", { sum: yuan(fen) });
         this.#grabbed = true;
@@ -55,6 +57,18 @@ export class Rain {
     });
     this.#button.disabled = this.#grabbed;
     if (this.#grabbed) this.#packets.stop();
+  }
+
+  // Who clicks at the first moment may be early by what the two clocks differ.
+  async #packet(rain) {
+    for (;;) {
+      try {
+        return (await send("POST", `/rooms/${this.#room}/rain/grab`, { id: rain.id })).fen;
+      } catch (err) {
+        if (err.code !== "early" || now() > rain.starts + tolerance) throw err;
+        await new Promise((resolve) => setTimeout(resolve, 150));
+      }
+    }
   }
 
   #time() {

@@ -9,13 +9,14 @@ import * as session from "./session.js";
 
 const siteName = document.title;
 
-const figures = 2_500; // ms between looks at how much is left
+const figures = 2_500; // ms between looks at how much is left, where no socket tells
 const calm = 4;        // times that, when nothing is
+const spread = 1_000;  // ms over which the pages of a room look at a shelf that changed
 
 // openRoom shows a room in main and returns what leaves it.
 export function openRoom(main, id) {
   const leaving = new AbortController();
-  let view = null, socket = null, open = true;
+  let view = null, socket = null, open = true, live = false, due = 0;
 
   const fetchRoom = () => get("/rooms/" + id, { signal: leaving.signal });
 
@@ -33,7 +34,7 @@ export function openRoom(main, id) {
     room.host ??= { uid: room.room.host, name: "" };
     open = room.room.open;
     session.setBalance(room.balance);
-    view = new RoomView(room, (text) => socket?.send("barrage", { d: { text } }) ?? false);
+    view = new RoomView(room, { speak: (text) => socket?.send("barrage", { d: { text } }) ?? false, changed: lookSoon });
     main.replaceChildren(view.node);
     document.title = `${room.room.title} · ${siteName}`;
     view.focus();
@@ -44,6 +45,7 @@ export function openRoom(main, id) {
   function connect() {
     socket?.close();
     socket = null;
+    live = false;
     if (!open) {
       view.connection("closed");
       return;
@@ -53,7 +55,10 @@ export function openRoom(main, id) {
       return;
     }
     socket = new RoomSocket(id, {
-      state: (state) => view.connection(state),
+      state(state) {
+        live = state === "live";
+        view.connection(state);
+      },
       frame: (frame) => view.take(frame),
       // What was missed and cannot be resumed is in the room as it is now.
       gap: () => fetchRoom().then((room) => view.refresh(room)).catch(() => {}),
@@ -85,16 +90,27 @@ export function openRoom(main, id) {
       }
     }
   }
-  // Frames tell when something sells out or comes back; in between, how much is left is
-  // only a figure, and one request for all of them is enough.
-  // With nothing left there is nothing to move, but the host may bring something new.
-  let ticks = 0;
-  async function count() {
-    if (!view || document.hidden || (!view.selling && ++ticks % calm > 0)) return;
+
+  async function look() {
     const { products } = await get(`/rooms/${id}/products`, { signal: leaving.signal }).catch(() => ({}));
     if (products && !leaving.signal.aborted) view.stock(products);
   }
-  const counting = setInterval(count, figures);
+
+  // The frame that says that the shelf changed comes to all pages at once.
+  function lookSoon() {
+    due ||= setTimeout(() => {
+      due = 0;
+      look();
+    }, Math.random() * spread);
+  }
+
+  // How much is left comes over the socket. Who has none, a guest or somebody who is
+  // reconnecting, asks; with nothing left there is nothing to move, but the host may bring
+  // something new.
+  let ticks = 0;
+  const counting = setInterval(() => {
+    if (view && !live && !document.hidden && (view.selling || ++ticks % calm === 0)) look();
+  }, figures);
 
   session.changes.addEventListener("login", changed);
   session.changes.addEventListener("logout", changed);
@@ -104,6 +120,7 @@ export function openRoom(main, id) {
     session.changes.removeEventListener("login", changed);
     session.changes.removeEventListener("logout", changed);
     clearInterval(counting);
+    clearTimeout(due);
     leaving.abort();
     socket?.close();
     view?.close();

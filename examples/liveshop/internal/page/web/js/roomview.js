@@ -6,6 +6,7 @@ import { Bursts } from "./bursts.js";
 import { Cart } from "./cart.js";
 import { Chat } from "./chat.js";
 import { Checkout } from "./checkout.js";
+import { Desk } from "./desk.js";
 import { el } from "./dom.js";
 import { followButton } from "./follow.js";
 import { count, hue, initial, yuan } from "./format.js";
@@ -27,6 +28,7 @@ import * as session from "./session.js";
 export class RoomView {
   #room;
   #names = new Map(); // uid → name, of whom this page has heard
+  #air = el("span", { class: "badge live", t: "live" });
   #online = el("span", { class: "figure" });
   #likes = el("span", { class: "figure" });
   #views = el("span", { class: "figure" });
@@ -47,22 +49,27 @@ export class RoomView {
   #cart;
   #follow;
   #checkout;
+  #desk;
   #gifts;
   #stage;
   #title;
   #top; // the stage's head
+  #changed;
 
-  // speak(text) sends a comment; false if there is no connection.
-  constructor(room, speak) {
+  // speak(text) sends a comment; false if there is no connection. changed() is called
+  // when the shelf has to be looked at again.
+  constructor(room, { speak, changed }) {
     this.#room = room;
+    this.#changed = changed;
     this.#names.set(String(room.host.uid), room.host.name);
     this.#rain = new Rain(room.room.id, this.#packets);
-    this.#pk = new PK(room.room, (uid) => this.#names.get(String(uid)) ?? t("pk.challenger"), (pk) => this.#showPK(pk));
+    this.#pk = new PK(room.room, (uid) => this.#challenger(uid), (pk) => this.#showPK(pk));
     this.#shelf = new Shelf({ buy: (p) => this.#buy([{ sku: p.sku, qty: 1 }]), add: (p) => this.#add(p) });
     const product = (sku) => this.#shelf.product(sku);
     this.#checkout = new Checkout(room.room.id, product);
     this.#cart = new Cart(room.room.id, (items) => this.#buy(items));
     this.#gifts = giftRow(room.room.id, () => this.#targets());
+    this.#desk = new Desk(room.room, { onShelf: (sku) => product(sku) !== undefined, shown: (products) => this.stock(products), closed: () => this.#close() });
     this.#backdrop = new Backdrop(hue(room.room.id));
 
     this.#follow = followButton(room.host.uid);
@@ -75,12 +82,11 @@ export class RoomView {
       el("div", { class: "stage-title" }, this.#title, el("p", { class: "muted" }, room.host.name)),
       this.#follow.node,
       el("div", { class: "figures" },
-        el("span", { class: "badge live", t: "live" }),
-        pair("people", "online", this.#online), pair("heart", "likes", this.#likes), pair("eye", "views", this.#views)));
+        this.#air, pair("people", "online", this.#online), pair("heart", "likes", this.#likes), pair("eye", "views", this.#views)));
     this.node = el("div", { class: "room" },
       el("div", { class: "room-main" },
         el("div", { class: "stage" }, canvas, this.#top, this.#pk.node, this.#banners, this.#rain.node, this.#state),
-        this.#bar(speak), this.#gifts.node),
+        this.#bar(speak), this.#gifts.node, this.#desk.node),
       el("div", { class: "room-side" }, this.#checkout.node, this.#shelf.node, this.#cart.node, this.#chat.node));
     this.#stage = new Stage(canvas, [this.#backdrop, this.#bursts, this.#packets, this.#lanes]);
     this.refresh(room);
@@ -107,6 +113,7 @@ export class RoomView {
     this.#rain.show(room.rain);
     this.#chat.clear();
     for (const frame of room.last ?? []) this.#history(frame);
+    this.#role();
     this.#stage.refresh();
   }
 
@@ -122,23 +129,27 @@ export class RoomView {
   // restore fetches what the visitor left here: the cart, an unpaid order.
   restore() {
     this.#heard(session.user());
+    this.#role();
     this.#cart.load().catch(fail);
     this.#checkout.restore().catch(fail);
   }
 
   // forget takes away what belonged to a visitor who logged out.
   forget() {
+    this.#role();
     this.#cart.clear();
     this.#checkout.hide();
   }
 
   connection(state) {
-    if (state !== "live" && !this.#room.room.open) state = "closed";
+    if (!this.#room.room.open) state = "closed";
+    if (state === "closed") this.#end();
     this.#state.dataset.state = state;
     this.#state.hidden = state === "live";
     if (state === "live") this.#state.replaceChildren();
     else if (state === "guest") this.#state.replaceChildren(el("button", { type: "button", class: "quiet small", t: "room.guest", onclick: () => loggedIn() }));
-    else this.#state.replaceChildren(el("span", { class: "spinner", "aria-hidden": "true" }), el("span", { t: "socket." + state }));
+    else this.#state.replaceChildren(el("span", { class: "spinner", "aria-hidden": "true" }), el("span", { t: "socket." + state }),
+      state === "closed" ? el("a", { class: "button small", href: "#/", t: "room.back" }) : "");
   }
 
   take(frame) {
@@ -175,6 +186,7 @@ export class RoomView {
       this.#rain.show(d);
       this.#chat.note(["chat.rain", { sum: yuan(d.total), n: d.count }], "gold");
     },
+    left: (d) => this.#shelf.take(d.items) || this.#changed(),
     packet: (d) => this.#chat.note(["chat.packet", { name: d.name, sum: yuan(d.fen) }], "gold"),
     stock: (d) => {
       if (!this.#shelf.update(d)) return;
@@ -189,13 +201,32 @@ export class RoomView {
       if (d.state !== "pending") toast("order.news." + d.state, d.state === "paid" ? "good" : "");
     },
     balance: (d) => session.setBalance(d.fen),
-    room: (d) => {
-      if (d.state !== "closed") return;
-      this.#room.room.open = false;
-      this.connection("closed");
-    },
+    room: (d) => d.state === "closed" && this.#close(),
     system: (d) => this.#chat.note(["chat.system", { text: d.text }]),
   };
+
+  #close() {
+    this.#room.room.open = false;
+    this.connection("closed");
+    this.#role();
+  }
+
+  // end takes away what an open room alone has.
+  #end() {
+    this.node.classList.add("ended");
+    this.#air.classList.remove("live");
+    say(this.#air, "room.ended");
+    this.#shelf.end();
+  }
+
+  // role shows what is for the host, or what is for everybody else: hosts neither buy in
+  // their own room nor follow themselves.
+  #role() {
+    const mine = this.#own(this.#room.host.uid);
+    this.node.classList.toggle("mine", mine);
+    this.#desk.show(mine);
+    this.#gifts.node.hidden = this.#follow.node.hidden = mine;
+  }
 
   // history shows a line of before without its fireworks.
   #history({ t: type, d }) {
@@ -243,15 +274,20 @@ export class RoomView {
 
   #name = (uid) => this.#names.get(String(uid)) ?? "#" + uid;
 
+  // A duel names the two in it; a name that the server did not have may be known here.
+  #challenger = (uid) => this.#names.get(String(uid)) ?? t("pk.challenger");
+
   #targets() {
     const { host, pk } = this.#room;
     const all = [host];
-    if (pk?.b) all.push({ uid: pk.b, name: this.#names.get(String(pk.b)) ?? t("pk.challenger") });
+    if (pk?.b) all.push({ uid: pk.b, name: this.#challenger(pk.b) });
     return all;
   }
 
   #showPK(pk) {
     this.#room.pk = pk;
+    if (pk?.a_name) this.#names.set(String(pk.a), pk.a_name);
+    if (pk?.b_name) this.#names.set(String(pk.b), pk.b_name);
     this.#pk.show(pk);
     this.#gifts.update();
   }

@@ -6,18 +6,20 @@ import { icon } from "./icons.js";
 import { fail, toast } from "./toast.js";
 
 export function shareButton(room) {
-  const button = iconButton(icon("share"), "share", { class: "round", onclick: () => busy(button, () => share(room)) });
+  const button = iconButton(icon("share"), "share", { class: "round", onclick: () => share(room, button) });
   return button;
 }
 
-async function share(room) {
+// share fetches the link of a room and shows it. The button that asked for it gets the
+// focus back: it lost it while it waited.
+export const share = (room, button) => busy(button, async () => {
   try {
     const { url } = await call("POST", `/rooms/${room}/share`, {});
-    show(new URL(url, location.href).href);
+    show(new URL(url, location.href).href).addEventListener("close", () => button.focus());
   } catch (err) {
     fail(err);
   }
-}
+});
 
 function show(url) {
   const link = el("input", { readonly: true, value: url, label: "share.link", onfocus: () => link.select() });
@@ -33,5 +35,5 @@ function show(url) {
       }
     },
   }, icon("copy"), el("span", { t: "share.copy" }));
-  openDialog("share.title", { class: "narrow" }, el("p", { class: "lead", t: "share.lead" }), el("div", { class: "row" }, link, copy));
+  return openDialog("share.title", { class: "narrow" }, el("p", { class: "lead", t: "share.lead" }), el("div", { class: "row" }, link, copy));
 }

@@ -1,5 +1,5 @@
-// The products of a room with their stock as it changes. A stock frame changes its
-// row and nothing is fetched again: a sell-out reaches thousands of pages at once.
+// The products of a room with their stock as it changes. A frame changes its rows and
+// nothing is fetched again: a sell-out reaches thousands of pages at once.
 import { product as picture } from "./art.js";
 import { now, tick } from "./clock.js";
 import { busy, el, iconButton } from "./dom.js";
@@ -17,6 +17,7 @@ export class Shelf {
   #empty = el("p", { class: "muted pad", t: "shelf.empty" });
   #actions;
   #stop;
+  #ended = false;
 
   node = el("section", { class: "panel shelf", "aria-labelledby": "shelf-title" },
     el("header", { class: "panel-head" }, el("h2", { id: "shelf-title", t: "shelf.title" })),
@@ -35,9 +36,10 @@ export class Shelf {
   // show takes the products of a room as they were fetched.
   show(products) {
     for (const product of products) {
-      const row = this.#rows.get(product.sku) ?? this.#add(product);
-      row.product = product;
-      if (this.#stock.apply(product)) row.left(product.left);
+      const known = this.#rows.get(product.sku), row = known ?? this.#add(product);
+      row.show(product);
+      // A frame may have told of its stock before this did of the product.
+      if (this.#stock.apply(product) || !known) row.left(this.#stock.left(product.sku));
       row.time();
     }
     this.#empty.hidden = this.#rows.size > 0;
@@ -48,6 +50,26 @@ export class Shelf {
     if (!this.#stock.apply(frame)) return false;
     this.#rows.get(frame.sku)?.left(frame.left);
     return true;
+  }
+
+  // take takes the items of a left frame; false if the shelf has to be looked at again:
+  // something on it is new, or was changed.
+  take(items) {
+    let known = true;
+    for (const item of items) {
+      const row = this.#rows.get(item.sku), news = this.#stock.apply(item);
+      known &&= row !== undefined && row.product.edited >= item.edited;
+      if (!row || (!news && row.product.total === item.total)) continue;
+      row.product.total = item.total;
+      row.left(this.#stock.left(item.sku));
+    }
+    return known;
+  }
+
+  // end says that the room sells nothing any more.
+  end() {
+    this.#ended = true;
+    for (const row of this.#rows.values()) row.end();
   }
 
   get selling() {
@@ -62,29 +84,42 @@ export class Shelf {
     const row = newRow(product, this.#actions);
     this.#rows.set(product.sku, row);
     this.#list.append(row.node);
+    if (this.#ended) row.end();
     return row;
   }
 }
 
 function newRow(product, actions) {
+  const title = el("h3", { id: "ware-" + product.sku });
   const bar = el("span", { class: "bar-fill" });
   const stock = el("span", { class: "stock" });
   const window = el("span", { class: "window" });
   const buyText = el("span", { t: "buy" });
   const buy = el("button", { type: "button", class: "primary buy", "aria-describedby": "ware-" + product.sku, onclick: () => busy(buy, () => actions.buy(row.product)).then(() => row.time()) }, buyText);
   const add = iconButton(icon("cart"), "cart.add", { class: "plain round", onclick: () => busy(add, () => actions.add(row.product)).then(() => row.time()) });
-  let units = product.left;
+  let units = null; // nobody has said yet
+  let ended = false;
 
   const row = {
     product,
     node: el("li", { class: "ware-row", "data-sku": product.sku },
       picture(product),
       el("div", { class: "ware-text" },
-        el("h3", { id: "ware-" + product.sku }, product.title),
+        title,
         el("p", { class: "price-line" }, el("strong", { class: "price" }, yuan(product.fen)), product.per_user > 0 && el("span", { class: "muted", t: ["shelf.limit", { n: product.per_user }] })),
         el("div", { class: "bar", "aria-hidden": "true" }, bar),
         el("p", { class: "stock-line" }, stock, window)),
       el("div", { class: "ware-buttons" }, buy, add)),
+
+    show(now) {
+      this.product = now;
+      title.textContent = now.title;
+    },
+
+    end() {
+      ended = true;
+      this.left(0);
+    },
 
     left(n) {
       const before = units;
@@ -93,8 +128,8 @@ function newRow(product, actions) {
       bar.style.setProperty("--part", String(Math.min(1, part)));
       this.node.classList.toggle("few", n > 0 && part <= few);
       this.node.classList.toggle("out", n === 0);
-      say(stock, n === 0 ? "shelf.out" : "shelf.left", { n: n.toLocaleString("en") });
-      if (before === 0 !== (n === 0)) this.node.classList.add("flip");
+      say(stock, ended ? "shelf.closed" : n === 0 ? "shelf.out" : "shelf.left", { n: n.toLocaleString("en") });
+      if (before !== null && (before === 0) !== (n === 0)) this.node.classList.add("flip");
       this.time();
     },
 
@@ -106,13 +141,12 @@ function newRow(product, actions) {
       else if (late) say(window, "shelf.closed");
       else if (closes > at && closes - at < 24 * 3_600_000) say(window, "shelf.closes", { time: time(closes - at) });
       else window.textContent = "";
-      say(buyText, early ? "shelf.soon" : late ? "shelf.over" : units === 0 ? "shelf.gone" : "buy");
+      say(buyText, ended ? "shelf.over" : early ? "shelf.soon" : late ? "shelf.over" : units === 0 ? "shelf.gone" : "buy");
       for (const button of [buy, add]) {
-        if (!button.hasAttribute("aria-busy")) button.disabled = early || late || units === 0;
+        if (!button.hasAttribute("aria-busy")) button.disabled = ended || early || late || units === 0;
       }
     },
   };
   row.node.addEventListener("animationend", () => row.node.classList.remove("flip"));
-  row.left(product.left);
   return row;
 }
