@@ -141,20 +141,20 @@ func refused(t testing.TB, err error, codes ...string) {
 
 // 10,000 people want one of 100 units, through two servers. Some who got one do not
 // pay, and their units are sold again: to those who are told that there are some.
-func TestCrowd(t *testing.T) { sellsToACrowd(t, false, 10_000, 100) }
+func TestCrowd(t *testing.T) { sellsToACrowd(t, false, 10_000, 100, time.Minute) }
 
-// Likewise a thousand, of a star whose units are in buckets: wherever one is, who comes
+// Likewise some hundred, of a star whose units are in buckets: wherever one is, who comes
 // for it gets it.
 func TestCrowdOfAStar(t *testing.T) {
 	if os.Getenv("SPILLWAY_SOAK") == "1" {
-		sellsToACrowd(t, true, 10_000, 100)
+		sellsToACrowd(t, true, 10_000, 100, 10*time.Minute)
 		return
 	}
 	t.Parallel()
-	sellsToACrowd(t, true, 1000, 50)
+	sellsToACrowd(t, true, 400, 40, 5*time.Minute)
 }
 
-func sellsToACrowd(t *testing.T, star bool, buyers, units int) {
+func sellsToACrowd(t *testing.T, star bool, buyers, units int, within time.Duration) {
 	patient := 2 * units
 	began := time.Now()
 	env := shoptest.Env(t)
@@ -167,7 +167,7 @@ func sellsToACrowd(t *testing.T, star bool, buyers, units int) {
 	people := one.users(t, buyers, 1000)
 	c := newCrowd(1, "tea", one, two)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 55*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), within-5*time.Second)
 	defer cancel()
 	start := time.Now()
 	var wg sync.WaitGroup
@@ -207,5 +207,5 @@ func sellsToACrowd(t *testing.T, star bool, buyers, units int) {
 		}
 		return last == StockFrame{SKU: "tea", Left: 0, Version: levels["tea"].Version}
 	})
-	require.Less(t, time.Since(began), time.Minute)
+	require.Less(t, time.Since(began), within)
 }

@@ -12,6 +12,9 @@
 // later, and is brought to one of two ends: the ledger has the confirm, or the money
 // went back. An order is never given away unpaid, and never paid for twice.
 //
+// The stock of a star's room is in buckets where Redis is a Cluster of several masters,
+// with a journal each: bucket.go tells what follows from it.
+//
 // A room's sale is open, then closing until its last order has met its end and SQL has
 // everything, then ended: its figures are final, what was not sold is the host's again,
 // and an hour later it is dropped from Redis.
