@@ -206,7 +206,7 @@ type Stats struct {
 	Calls          uint64 // that went to Redis
 	Batches        uint64 // round trips that carried them
 	Joined         uint64 // calls that shared an identical call on its way
-	FromMemory     uint64 // orders answered "sold out" without asking Redis
+	FromMemory     uint64 // orders answered "sold out" from memory
 	Insufficient   uint64 // orders that Redis answered so
 	Unknown        uint64 // calls that ended in ErrUnknown
 	Overloaded     uint64 // calls refused because too many were waiting

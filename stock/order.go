@@ -64,8 +64,9 @@ type Result struct {
 	At       time.Time // of the answer, on Redis's clock
 	Expires  time.Time // when the hold ends; zero unless State is Reserved
 	Replayed bool      // the id had been settled before: this is that outcome
-	// FromMemory says that Redis was not asked: the answer means "nothing for a new
-	// order", and an earlier outcome of this id was not looked up.
+	// FromMemory says that Redis was not asked (or, where there are buckets, home alone):
+	// the answer means "nothing for a new order", and an earlier outcome of this id was not
+	// looked up.
 	FromMemory bool
 	// Durable says that Options.WaitReplicas replicas had the outcome when it was told.
 	// It is false where that is not known: replicas that did not answer in time, a

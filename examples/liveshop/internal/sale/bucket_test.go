@@ -148,6 +148,7 @@ func TestLoadedHalfWay(t *testing.T) {
 	cfg.Server = "s2"
 	last := newShop(t, shoptest.Open(t, cfg, false), Options{})
 	u := last.users(t, 1, 1000)
+	require.NoError(t, last.load(t.Context(), 1)) // as its Run does every 15 s
 	eventually(t, "all units can be had", func() bool {
 		_, err := last.order(t.Context(), u[0], 1, Line{"tea", 30})
 		return err == nil

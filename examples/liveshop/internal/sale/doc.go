@@ -14,6 +14,9 @@
 //
 // A coupon lessens the charge in its own transaction, and comes back with the refund.
 //
+// The stock of a star's room is in buckets where Redis is a Cluster of several masters,
+// with a journal each: bucket.go tells what follows from it.
+//
 // A room's sale is open, then closing until its last order has met its end and SQL has
 // everything, then ended: its figures are final, what was not sold is the host's again,
 // and an hour later it is dropped from Redis.

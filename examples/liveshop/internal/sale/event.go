@@ -38,7 +38,8 @@ type OrderFrame struct {
 
 // announceAll announces each sell-out and each return in a room until heard is closed:
 // those that the stock tells of, and, by a look at the levels, those of before anybody
-// listened: a product may be gone before a server has noticed that its room opened.
+// listened: a product may be gone before a server has noticed that its room opened. Of
+// what is in buckets the look also tells when one of them runs out or has some again.
 func (s *Sale) announceAll(ctx context.Context, l *live, heard <-chan struct{}) {
 	told := map[string]int64{} // versions, by SKU
 	tell := func(f StockFrame) {
