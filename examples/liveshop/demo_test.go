@@ -174,3 +174,41 @@ func TestDemoRush(t *testing.T) {
 func TestUnknownCommand(t *testing.T) {
 	require.ErrorContains(t, run(t.Context(), []string{"sell"}, io.Discard), `no command "sell"`)
 }
+
+// The operator's customers go when all is sold, also where somebody else was faster than
+// they for some of it: then there is room for the next ones.
+func TestRushEndsWhenAllIsSold(t *testing.T) {
+	operator := &client.Client{HTTP: http.DefaultClient, Base: demonstrate(t)}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // they stay for three if nothing ends it
+	defer cancel()
+	var sale struct {
+		Room int64  `json:"room"`
+		SKU  string `json:"sku"`
+	}
+	require.NoError(t, operator.Sure(ctx, "POST /admin/demo/sale", map[string]int64{"room": 0}, &sale))
+	buyer := &client.Client{HTTP: http.DefaultClient, Base: operator.Base}
+	require.NoError(t, buyer.LogIn(ctx, "13899999999"))
+	var order struct {
+		ID int64 `json:"order_id"`
+	}
+	require.NoError(t, buyer.Sure(ctx, "POST /orders/token", nil, &order))
+	in := map[string]any{"order_id": order.ID, "room": sale.Room, "items": []map[string]any{{"sku": sale.SKU, "qty": 1}}}
+	require.NoError(t, buyer.Sure(ctx, "POST /orders", in, nil))
+	require.NoError(t, buyer.Sure(ctx, "POST /recharge", map[string]any{"fen": 1_000_000, "key": "1"}, nil))
+	require.NoError(t, buyer.Sure(ctx, fmt.Sprintf("POST /orders/%d/pay", order.ID), nil, nil))
+
+	rush := func(n int64) error {
+		return operator.Call(ctx, "POST /admin/demo/bots", map[string]int64{"room": sale.Room, "n": n}, nil)
+	}
+	require.NoError(t, rush(300))
+	for err := rush(1); err != nil; err = rush(1) {
+		refused := new(api.Error)
+		require.ErrorAs(t, err, &refused)
+		require.Equal(t, "crowded", refused.Code)
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatal("they are still there")
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 )
@@ -84,8 +85,17 @@ func TestVisitorsEnjoyThemselves(t *testing.T) {
 
 	two.click(".stage-top a")
 	two.wait("the list of rooms", `document.querySelector(".lobby")`)
-	one.say("are you still there?")
-	two.wait("a red dot", `Number(document.querySelector(".tools .dot:not([hidden])")?.textContent) > 0`)
+	// What is unread counts from the first time that the server was asked for it, which on a
+	// busy machine may be after the first question.
+	for n := 1; ; n++ {
+		one.say(fmt.Sprintf("are you still there? %d", n))
+		if two.soon(`Number(document.querySelector(".tools .dot:not([hidden])")?.textContent) > 0`, 20*time.Second) {
+			break
+		}
+		if n == 5 {
+			t.Fatal("no red dot, after five messages")
+		}
+	}
 	two.click(`.tools [aria-label^="Messages"]`)
 	two.wait("the room in which there is something new", fmt.Sprintf(`document.querySelector('dialog a[href="#/rooms/%d"]')?.textContent.startsWith("Stage")`, s.ID))
 }

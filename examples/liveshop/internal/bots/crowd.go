@@ -209,9 +209,36 @@ func (c *Crowd) pay(ctx context.Context, me *client.Client, order placed, saves 
 	c.told[order.OrderID] = me.Me.UID
 	c.mu.Unlock()
 	if c.paid.Add(1) >= c.units {
-		c.once.Do(func() { close(c.done) })
+		c.leave()
 	}
 	return false
+}
+
+// leave has those go who wait for units to come back.
+func (c *Crowd) leave() { c.once.Do(func() { close(c.done) }) }
+
+// LeaveWhenSold has them go also when others than this crowd have bought what it wants:
+// nothing is left of it and nothing held, as the service says. It returns then, or when
+// ctx ends.
+func (c *Crowd) LeaveWhenSold(ctx context.Context) {
+	operator := &client.Client{HTTP: c.web, Base: c.base}
+	for sleep(ctx, time.Second) {
+		var stats struct {
+			Stock []struct {
+				SKU            string
+				Left, Reserved int64
+			}
+		}
+		if operator.Call(ctx, "GET /admin/stats", nil, &stats) != nil {
+			continue // the next time
+		}
+		for _, s := range stats.Stock {
+			if s.SKU == c.sku && s.Left+s.Reserved == 0 {
+				c.leave()
+				return
+			}
+		}
+	}
 }
 
 // fault remembers an answer that nobody should get. A payment that was too late is

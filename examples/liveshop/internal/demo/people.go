@@ -63,6 +63,11 @@ func (p *people) hold(ctx context.Context, r rush) {
 		p.log.Warn("rush", "err", err)
 		return
 	}
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	buying, over := context.WithCancel(ctx)
+	defer over()
+	watching.Go(func() { c.LeaveWhenSold(buying) }) // those who are always there buy, too
 	c.Come(ctx, 0)
 }
 
