@@ -147,7 +147,7 @@ func TestDemoRush(t *testing.T) {
 	require.NoError(t, operator.Call(t.Context(), "POST /admin/demo/bots", rush, nil))
 	refused := new(api.Error)
 	require.ErrorAs(t, operator.Call(t.Context(), "POST /admin/demo/bots", rush, nil), &refused)
-	require.Equal(t, "busy", refused.Code)
+	require.Equal(t, "crowded", refused.Code)
 	require.Eventually(t, func() bool {
 		var stats struct {
 			Stock []struct {
