@@ -180,6 +180,9 @@ func (h *Hub) beat(ctx context.Context, n int) {
 	}
 }
 
+// serverStops is what sockets are told then.
+const serverStops = "server stops"
+
 // Leave tells every socket that this server stops, and closes each when it has taken
 // what is queued for it. Clients resume at another server. No new ones are accepted.
 func (h *Hub) Leave(context.Context) {
@@ -190,7 +193,7 @@ func (h *Hub) Leave(context.Context) {
 	}
 	h.open, h.leaving = false, true
 	for s := range h.sockets {
-		h.send(s, direct(figure, "bye", h.id(), s.room, now(), map[string]string{"reason": "server stops"}))
+		h.send(s, direct(figure, "bye", h.id(), s.room, now(), map[string]string{"reason": serverStops}))
 		s.finish()
 	}
 }

@@ -147,6 +147,25 @@ func TestLeave(t *testing.T) {
 	})
 }
 
+// Who was let in a moment before is told, too.
+func TestLeaveWhileASocketOpens(t *testing.T) {
+	bubble(t, func(t *testing.T, b *redistest.Env) {
+		var faults redistest.Faults
+		one := start(t, b.Client(faults.Options), "one")
+		faults.Add(redistest.Rule{Do: redistest.DelayReply, Match: "getdel", Delay: time.Second})
+		time.AfterFunc(time.Second/2, func() { one.Leave(t.Context()) })
+		token, err := one.mint(t.Context(), ticket{10, "user 10", 1})
+		require.NoError(t, err)
+		d := websocket.Dialer{NetDialContext: one.wire.dial}
+		conn, res, err := d.DialContext(t.Context(), "ws://shop/api/v1/ws?token="+token, nil)
+		require.NoError(t, err)
+		defer res.Body.Close()
+		defer conn.Close()
+		_, _, err = conn.ReadMessage()
+		require.True(t, websocket.IsCloseError(err, websocket.CloseServiceRestart), err)
+	})
+}
+
 // The same on servers, where scripts are not miniredis's and slots are real.
 func TestOnServers(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {

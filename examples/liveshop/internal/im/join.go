@@ -68,7 +68,9 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request) {
 	defer s.evict() // closes the connection
 	ctx := context.WithoutCancel(r.Context())
 	room := h.add(s)
-	if room == nil {
+	if room == nil { // the server began to stop while the socket was being opened
+		text := websocket.FormatCloseMessage(websocket.CloseServiceRestart, serverStops)
+		_ = conn.WriteControl(websocket.CloseMessage, text, time.Now().Add(time.Second))
 		return
 	}
 	defer h.all.Done()

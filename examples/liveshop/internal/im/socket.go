@@ -191,7 +191,7 @@ func (s *socket) flush(batch []item) ([]item, bool) {
 		done := s.ending && len(batch) == 0
 		s.mu.Unlock()
 		if done {
-			text := websocket.FormatCloseMessage(websocket.CloseServiceRestart, "server stops")
+			text := websocket.FormatCloseMessage(websocket.CloseServiceRestart, serverStops)
 			_ = s.conn.WriteControl(websocket.CloseMessage, text, time.Now().Add(time.Second))
 			// The client answers, and the reader ends; to close now might take from the
 			// client what it has not read.

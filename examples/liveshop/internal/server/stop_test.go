@@ -19,6 +19,7 @@ import (
 // A server that stops tells its sockets, and leaves nothing behind: what was counted
 // is stored, what was ordered is in SQL.
 func TestStopTellsAndFlushes(t *testing.T) {
+	t.Parallel()
 	shoptest.Each(t, func(t *testing.T, env *infra.Env) {
 		base, stop := serving(t, env)
 		host := &client.Client{HTTP: http.DefaultClient, Base: base}
@@ -36,6 +37,8 @@ func TestStopTellsAndFlushes(t *testing.T) {
 		require.NoError(t, err)
 		defer res.Body.Close()
 		defer conn.Close()
+		_, _, err = conn.ReadMessage() // hello: it is one of the room's
+		require.NoError(t, err)
 		require.NoError(t, guest.Call(t.Context(), fmt.Sprintf("POST /rooms/%d/like", room.ID), map[string]int{"n": 7}, nil))
 		var order struct {
 			OrderID int64 `json:"order_id"`
