@@ -130,6 +130,7 @@ func TestColdBlocksComeBack(t *testing.T) {
 
 // Blocks leave when nobody has changed them for Options.ColdAfter, not before.
 func TestIdleBlocksLeave(t *testing.T) {
+	t.Parallel()
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 		rdb := b.Client()
 		c := newCounterOf(t, rdb, tiny, Options{Prefix: "p", Cold: newMemoryStore(), ColdAfter: time.Hour})

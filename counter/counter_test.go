@@ -330,6 +330,7 @@ func TestClosed(t *testing.T) {
 
 // Every Add that returned nil is stored, and no other, whatever Close interrupts.
 func TestCloseLosesNoAcknowledgedAdd(t *testing.T) {
+	t.Parallel()
 	_, rdb := redistest.Mini(t)
 	for round := range 20 {
 		prefix := redistest.Prefix(t)

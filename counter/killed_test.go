@@ -122,6 +122,7 @@ func likers(t *testing.T, cfg liking, processes, kill int) (atLeast, reported []
 // are counted exactly, a killed one loses no more than an interval and what a lost
 // reply delays. Ten million increments with SPILLWAY_SOAK=1.
 func TestKilledProcesses(t *testing.T) {
+	t.Parallel()
 	cfg := liking{Addr: redistest.Shared(t).Addr(), Prefix: redistest.Prefix(t), Seed: rand.Uint64(), Interval: 20 * time.Millisecond, Chunk: 100, Adds: 60_000}
 	if os.Getenv("SPILLWAY_SOAK") == "1" {
 		cfg.Chunk, cfg.Adds = 2000, 1_200_000

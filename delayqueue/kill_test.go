@@ -58,6 +58,7 @@ func workUntilKilled(ctx context.Context, w *chaos.Worker) error {
 // Worker processes are killed while they work: every job runs, and none twice but those
 // that the killed had started.
 func TestKilledWorkers(t *testing.T) {
+	t.Parallel()
 	n, kills := 1500, 4
 	if full() {
 		n, kills = 100_000, 40

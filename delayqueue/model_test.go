@@ -394,6 +394,7 @@ func bubbled(t *testing.T, rt *rapid.T, lost *int) (err error) {
 }
 
 func TestHistories(t *testing.T) {
+	t.Parallel()
 	lost := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		if err := bubbled(t, rt, &lost); err != nil {

@@ -13,6 +13,7 @@ import (
 
 // A master that dies while one holds the lock and another waits.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	s := redistest.Sentinel(t)
 	quick := func(o *redis.FailoverOptions) { o.ReadTimeout, o.DialTimeout = time.Second, time.Second }
 	opts := Options{Prefix: "p", TTL: 6 * time.Second}

@@ -151,6 +151,7 @@ func TestFlapping(t *testing.T) {
 
 // A real server that hangs, dies and comes back.
 func TestServerGone(t *testing.T) {
+	t.Parallel()
 	server := redistest.Server(t)
 	l := open(t, server.Client(), Options{WhenDown: FailOpen, Timeout: 100 * time.Millisecond}, PerHour(1000))
 	source := func() Source {
@@ -177,6 +178,7 @@ func TestServerGone(t *testing.T) {
 
 // A shard of a cluster that is down is no outage of the others.
 func TestShardGone(t *testing.T) {
+	t.Parallel()
 	cluster := redistest.Cluster(t, 3, 0)
 	l := open(t, cluster.Client(), Options{WhenDown: FailOpen, Timeout: 10 * time.Second}, PerHour(1000))
 	keys, lanes := map[*redistest.Proc]string{}, map[int]bool{}

@@ -27,6 +27,7 @@ func left(t testing.TB, rdb redis.UniversalClient, l *Limiter, key string) int64
 // A lost reply costs its units once, whatever the client's retries, and the policy
 // answers. The script is not run again: the server counts.
 func TestLostReplies(t *testing.T) {
+	t.Parallel()
 	server := redistest.Server(t)
 	for name, fault := range map[string]redistest.Fault{
 		"lost": redistest.LoseReply, "cut after": redistest.CutAfter, "cut before": redistest.CutBefore,
@@ -71,6 +72,7 @@ func executions(t testing.TB, p *redistest.Proc, command string) int {
 
 // What gives back runs again when its reply is lost, and gives back once.
 func TestLostRepliesOfCancelAndReset(t *testing.T) {
+	t.Parallel()
 	server := redistest.Server(t)
 	for _, fault := range []redistest.Fault{redistest.LoseReply, redistest.CutAfter} {
 		var faults redistest.Faults

@@ -113,6 +113,7 @@ func historyOfBuckets(t *testing.T, h *history, plain redis.UniversalClient, cli
 // Slots that move in the middle of a sale: unavailable at worst, never wrong, and the
 // journals get to the sink whole.
 func TestSlotsMoveDuringASale(t *testing.T) {
+	t.Parallel()
 	c := redistest.Cluster(t, 3, 0)
 	h := bucketHistory(seed(t), 4000, 3)
 	h.opts.Prefix, h.opts.SoldOutFor = redistest.Prefix(t), -1
@@ -154,6 +155,7 @@ func TestSlotsMoveDuringASale(t *testing.T) {
 // While the slot of a bucket is between two masters, its orders wait or are refused;
 // the others sell, and do not call sold out what may be there.
 func TestABucketIsOnItsWay(t *testing.T) {
+	t.Parallel()
 	c := redistest.Cluster(t, 3, 0)
 	a := open(t, c.Client(), Options{Buckets: 3, SoldOutFor: -1})
 	ctx := t.Context()
@@ -182,6 +184,7 @@ func bucketHistory(seed uint64, ops, buckets int) *history {
 }
 
 func TestHistoryOfBuckets(t *testing.T) {
+	t.Parallel()
 	s := seed(t)
 	ops := 1000
 	if soak() {

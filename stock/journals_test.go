@@ -150,6 +150,7 @@ func (r *rack) sunk(t testing.TB, a *Activity) bool {
 // Two processes bring the journals of all buckets to a sink while stock moves: every
 // entry once, no take before its give, and the sums agree.
 func TestRunJournalOfBuckets(t *testing.T) {
+	t.Parallel()
 	eachBucketed(t, Options{SoldOutFor: -1, Linger: time.Millisecond}, map[string]int64{"tea": 60, "cup": 60}, func(t *testing.T, a *Activity) {
 		ctx := t.Context()
 		sink := newRack(a)

@@ -238,6 +238,7 @@ func TestEvents(t *testing.T) {
 
 // OnEvent is told once, in every process, though two Runs of one tail the stream.
 func TestOnEvent(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 		ctx := t.Context()
 		var told eventsTold

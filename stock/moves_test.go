@@ -366,6 +366,7 @@ func TestNowhereElse(t *testing.T) {
 
 // A bucket out of reach: homes that have stock sell, others do not call it sold out.
 func TestABucketIsDown(t *testing.T) {
+	t.Parallel()
 	c := redistest.Cluster(t, 3, 0)
 	a := open(t, c.Client(), Options{Buckets: 3, SoldOutFor: -1})
 	apart(t, a, 0, 2)

@@ -118,6 +118,7 @@ func TestEvictionUnknown(t *testing.T) {
 
 // A server that is down: nothing happened, said within a second or so.
 func TestDown(t *testing.T) {
+	t.Parallel()
 	p := redistest.Server(t)
 	rdb := p.Client()
 	a := open(t, rdb, Options{})

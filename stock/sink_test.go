@@ -143,6 +143,7 @@ func TestRunJournal(t *testing.T) {
 
 // What all sinks have is trimmed, but not what the schedule of holds needs.
 func TestTrim(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 		for hold := time.Second; !trims(t, rdb, hold); hold *= 4 {
 			t.Logf("a hold of %v ended too early on this machine: again", hold)

@@ -159,6 +159,7 @@ func TestSweepPassesWhatHoldsNothing(t *testing.T) {
 // A record answers until Retention after its last change, and is gone after twice
 // that; a hold is kept whatever Retention says, since its end is what matters.
 func TestRetention(t *testing.T) {
+	t.Parallel()
 	for _, run := range []bool{true, false} {
 		t.Run(fmt.Sprintf("run=%v", run), func(t *testing.T) {
 			const retention = time.Hour

@@ -14,6 +14,7 @@ import (
 // Durable says that a replica has the order: it does while one is there, it does not
 // while none is, and the deduct happened all the same.
 func TestWaitReplicas(t *testing.T) {
+	t.Parallel()
 	both := func(t *testing.T, rdb redis.UniversalClient, master func() *redistest.Proc) {
 		a, err := New(rdb, "a", Options{WaitReplicas: 1})
 		require.NoError(t, err)

@@ -52,6 +52,7 @@ func TestBotsOnServers(t *testing.T) {
 
 // A service that goes on is asked what it says of itself.
 func TestBotsAtTheDemo(t *testing.T) {
+	t.Parallel()
 	base := demonstrate(t)
 	var out strings.Builder
 	err := run(t.Context(), []string{"bots", "-n", "200", "-units", "20", "-within", "4m", "-addr", strings.TrimPrefix(base, "http://")}, &out)

@@ -15,6 +15,7 @@ import (
 // unit, no fen and no reliable frame is lost. On a Cluster of three, where a star sells
 // whose units are on all masters, no call crosses slots.
 func TestChaos(t *testing.T) {
+	t.Parallel()
 	size := []string{"-n", "300", "-units", "250", "-every", "700ms"}
 	if os.Getenv("SPILLWAY_SOAK") == "1" {
 		size = []string{"-n", "10000", "-units", "8000", "-every", "5s"}

@@ -61,6 +61,7 @@ func demonstrate(t *testing.T, args ...string) string {
 // A server is killed while customers come, and started again: each call is answered,
 // if not at once then when asked again.
 func TestDemoSurvivesAKill(t *testing.T) {
+	t.Parallel()
 	base := demonstrate(t)
 	operator := &client.Client{HTTP: http.DefaultClient, Base: base}
 	var customers sync.WaitGroup

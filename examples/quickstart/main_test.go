@@ -14,6 +14,7 @@ import (
 )
 
 func TestSale(t *testing.T) {
+	t.Parallel()
 	for _, size := range []struct {
 		buyers int
 		units  int64
@@ -30,6 +31,7 @@ func TestSale(t *testing.T) {
 }
 
 func TestSaleOnAServer(t *testing.T) {
+	t.Parallel()
 	rdb := redistest.Shared(t)
 	var out strings.Builder
 	require.Equal(t, 0, run(t.Context(), &out, rdb.Addr(), 10_000, 100), out.String())
@@ -37,6 +39,7 @@ func TestSaleOnAServer(t *testing.T) {
 
 // A sale leaves a Redis as it was, whether it ends or is interrupted.
 func TestSaleLeavesNothing(t *testing.T) {
+	t.Parallel()
 	for _, interrupted := range []bool{false, true} {
 		t.Run(fmt.Sprintf("interrupted=%v", interrupted), func(t *testing.T) {
 			m, rdb := redistest.Mini(t)
@@ -68,6 +71,7 @@ func (c *cancelling) Write(p []byte) (int, error) {
 }
 
 func TestNoRedis(t *testing.T) {
+	t.Parallel()
 	var out strings.Builder
 	require.Equal(t, 1, run(t.Context(), &out, "127.0.0.1:1", 10, 1))
 	require.Contains(t, out.String(), "No verdict")

@@ -91,6 +91,7 @@ var oneFault = []struct {
 }
 
 func TestTokenScriptRunsAgainAndAnswers(t *testing.T) {
+	t.Parallel()
 	for _, c := range oneFault {
 		t.Run(c.name, func(t *testing.T) {
 			eachFaulty(t, func(t *testing.T, faults *redistest.Faults, rdb, clean redis.UniversalClient) {
@@ -127,6 +128,7 @@ func TestGoRedisRunsAScriptTwice(t *testing.T) {
 }
 
 func TestBoundedScriptIsNeverRunAgain(t *testing.T) {
+	t.Parallel()
 	for _, c := range oneFault {
 		t.Run(c.name, func(t *testing.T) {
 			eachFaulty(t, func(t *testing.T, faults *redistest.Faults, rdb, clean redis.UniversalClient) {

@@ -82,6 +82,7 @@ var outages = []outage{
 // in flight, and claims come with backoff; afterwards ids go on by themselves, above
 // those of before. 10 s with SPILLWAY_SOAK=1.
 func TestSegmentServerOutage(t *testing.T) {
+	t.Parallel()
 	const rate = 2000
 	long := 2 * time.Second
 	if os.Getenv("SPILLWAY_SOAK") == "1" {

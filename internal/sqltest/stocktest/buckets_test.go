@@ -121,6 +121,8 @@ func TestKilledJournalsOfBuckets(t *testing.T) {
 		a := open(t, p.Client(), prefix, stock.Options{Hold: 200 * time.Millisecond, Buckets: buckets}, loaded)
 		config := journaler{Addr: p.Addr(), Prefix: prefix, Dialect: db.Dialect, Buckets: buckets}
 		config.Driver, config.DSN = db.Names()
+		_, err := a.Deduct(t.Context(), stock.Order{ID: "more than a bucket has", User: "u", Items: []stock.Item{{SKU: "tea", Qty: int64(orders) / 2}}})
+		require.NoError(t, err)
 		sold := make(chan error, 1)
 		go func() { sold <- sell(t.Context(), a, 8, orders, "o") }()
 		batches := killPairs(t, config, kills, 8)
