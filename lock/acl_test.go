@@ -13,6 +13,7 @@ import (
 
 // The commands that doc.go lists are enough: to hold, renew, wait and pass on.
 func TestACL(t *testing.T) {
+	t.Parallel()
 	type locking func(context.Context) (context.Context, *Lease, error)
 	_, rdb := redistest.Limited(t)
 	for name, opts := range map[string]Options{"plain": {}, "fair": {Fair: true}, "lingering": {Linger: time.Second}} {

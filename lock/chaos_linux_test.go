@@ -3,6 +3,7 @@ package lock
 import (
 	"context"
 	"errors"
+	stdflag "flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -20,7 +21,10 @@ import (
 	"github.com/spillway-go/spillway/internal/redistest"
 )
 
-func TestMain(m *testing.M) { chaos.Main(m, map[string]chaos.Job{"hold": hold}) }
+func TestMain(m *testing.M) {
+	_ = stdflag.Set("test.parallel", "8") // the parallel ones wait nearly all the time; the command line has the last word
+	chaos.Main(m, map[string]chaos.Job{"hold": hold})
+}
 
 // monotonic is one clock for all processes of the machine, in nanoseconds.
 func monotonic() int64 {

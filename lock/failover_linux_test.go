@@ -15,6 +15,7 @@ import (
 // A replica that has missed the last hand-over becomes the master: it takes a lock
 // for held that was given back, and knows nothing of its holder.
 func TestProcessesOverAFailoverToAReplicaThatIsBehind(t *testing.T) {
+	t.Parallel()
 	for _, fair := range []bool{false, true} {
 		t.Run(map[bool]string{false: "plain", true: "fair"}[fair], func(t *testing.T) {
 			t.Parallel() // they wait most of the time

@@ -16,6 +16,7 @@ import (
 
 // Out of memory, a lease can be renewed and given back, but not taken.
 func TestOutOfMemory(t *testing.T) {
+	t.Parallel()
 	const ttl = 4 * time.Second
 	for _, fair := range []bool{false, true} {
 		t.Run(fmt.Sprintf("fair=%v", fair), func(t *testing.T) {

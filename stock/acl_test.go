@@ -11,6 +11,7 @@ import (
 
 // The commands that doc.go lists are enough.
 func TestACL(t *testing.T) {
+	t.Parallel()
 	_, rdb := redistest.Limited(t)
 	ctx := t.Context()
 	must := func(_ any, err error) {

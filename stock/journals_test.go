@@ -353,6 +353,7 @@ func (f *failover) lose(t testing.TB, run func() error) error {
 // After Rebuild they are, once each, and the sale goes on. Negative control: journals
 // that go to the sink each for itself lose and mint units unnoticed.
 func TestFailoversOfBuckets(t *testing.T) {
+	t.Parallel()
 	s := seed(t)
 	rounds := uint64(25)
 	if soak() {

@@ -40,6 +40,7 @@ func TestBots(t *testing.T) {
 
 // The same on a Redis and a MySQL of one's own.
 func TestBotsOnServers(t *testing.T) {
+	t.Parallel()
 	shoptest.NeedRedis(t)
 	_, dsn := sqltest.MariaDB(t).Names()
 	var out strings.Builder

@@ -30,10 +30,12 @@ func TestChaos(t *testing.T) {
 		return out.String()
 	}
 	t.Run("redis-server", func(t *testing.T) {
+		t.Parallel()
 		redistest.Shared(t)
 		require.Contains(t, sell(t, "-redis", "spawn"), "kill Redis")
 	})
 	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
 		cluster := redistest.Cluster(t, 3, 0)
 		var addrs []string
 		for _, node := range cluster.Nodes() {

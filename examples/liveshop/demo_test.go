@@ -136,6 +136,7 @@ func TestDemoEnds(t *testing.T) {
 
 // The operator starts a sale and sends customers; all is sold, and the books are right.
 func TestDemoRush(t *testing.T) {
+	t.Parallel()
 	base := demonstrate(t)
 	operator := &client.Client{HTTP: http.DefaultClient, Base: base}
 	var sale struct {
@@ -179,6 +180,7 @@ func TestUnknownCommand(t *testing.T) {
 // The operator's customers go when all is sold, also where somebody else was faster than
 // they for some of it: then there is room for the next ones.
 func TestRushEndsWhenAllIsSold(t *testing.T) {
+	t.Parallel()
 	operator := &client.Client{HTTP: http.DefaultClient, Base: demonstrate(t)}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // they stay for three if nothing ends it
 	defer cancel()

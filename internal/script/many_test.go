@@ -14,7 +14,6 @@ import (
 // A pipeline that breaks in its middle: the calls before the break were
 // answered, and must not run again; the others run until they answer.
 func TestRunManyResolvesOnlyWhatIsUnknown(t *testing.T) {
-	t.Parallel()
 	for _, c := range oneFault {
 		for _, script := range []*Script{sellToken, sellBounded} {
 			t.Run(fmt.Sprintf("%s/%d", c.name, script.retry), func(t *testing.T) {

@@ -91,7 +91,6 @@ var oneFault = []struct {
 }
 
 func TestTokenScriptRunsAgainAndAnswers(t *testing.T) {
-	t.Parallel()
 	for _, c := range oneFault {
 		t.Run(c.name, func(t *testing.T) {
 			eachFaulty(t, func(t *testing.T, faults *redistest.Faults, rdb, clean redis.UniversalClient) {
@@ -128,7 +127,6 @@ func TestGoRedisRunsAScriptTwice(t *testing.T) {
 }
 
 func TestBoundedScriptIsNeverRunAgain(t *testing.T) {
-	t.Parallel()
 	for _, c := range oneFault {
 		t.Run(c.name, func(t *testing.T) {
 			eachFaulty(t, func(t *testing.T, faults *redistest.Faults, rdb, clean redis.UniversalClient) {

@@ -109,7 +109,6 @@ func TestRunWaitsForAServerToHeal(t *testing.T) {
 }
 
 func TestLoading(t *testing.T) {
-	t.Parallel()
 	p := redistest.Server(t, "--enable-debug-command", "yes",
 		"--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
 	clean, s := p.Client(func(o *redis.Options) { o.ReadTimeout = time.Minute }), newShop(t)
