@@ -37,12 +37,11 @@ func newLossy(t *testing.T, opts Options) *lossy {
 func (l *lossy) twice(f func(), sources ...string) {
 	l.t.Helper()
 	source := strings.Join(sources, "\n")
-	sum := sha1.Sum([]byte(source))
 	require.NoError(l.t, l.server.Client().ScriptLoad(l.t.Context(), source).Err())
 	before, err := l.server.Executions(l.t.Context(), "evalsha")
 	require.NoError(l.t, err)
 	fired := l.faults.Fired(redistest.CutAfter)
-	l.faults.Add(redistest.Rule{Do: redistest.CutAfter, Match: hex.EncodeToString(sum[:])})
+	l.faults.Add(redistest.Rule{Do: redistest.CutAfter, Match: hashOf(source)})
 	f()
 	after, err := l.server.Executions(l.t.Context(), "evalsha")
 	require.NoError(l.t, err)
@@ -332,4 +331,10 @@ func TestOutOfMemory(t *testing.T) {
 	require.Equal(t, []State{Finished, Waiting, Waiting, Dead, Cancelled, 0},
 		[]State{state(t, q, "a"), state(t, q, "b"), state(t, q, "c"), state(t, q, "d"), state(t, q, "e"), state(t, q, "f")})
 	require.NoError(t, rdb.ConfigSet(ctx, "maxmemory", "0").Err())
+}
+
+// hashOf is what EVALSHA calls a script.
+func hashOf(source string) string {
+	sum := sha1.Sum([]byte(source))
+	return hex.EncodeToString(sum[:])
 }

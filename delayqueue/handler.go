@@ -41,6 +41,7 @@ type Delivery struct {
 	valid   time.Time // until when nobody else can have the job
 	stop    context.CancelCauseFunc
 	ended   error // the cause with which stop was called
+	telling bool  // Redis is being told how it ended
 }
 
 type snoozed struct{ delay time.Duration }

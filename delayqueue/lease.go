@@ -61,7 +61,7 @@ func (r *runner) due(every time.Duration) [][]*Delivery {
 	for d := range r.leases {
 		switch {
 		case !now.Add(every).Before(d.valid):
-			if d.ended == nil {
+			if d.ended == nil && !d.telling { // else settle counts it
 				r.q.stats.lost.Add(1)
 			}
 			d.finish(ErrLeaseLost)
@@ -89,9 +89,11 @@ func (r *runner) renew(ctx context.Context, s *shard, ds []*Delivery) {
 		if _, running := r.leases[d]; !running {
 			continue // settled meanwhile
 		}
-		if held[i] {
+		switch {
+		case held[i]:
 			d.leased(sent, r.opts.Lease)
-		} else {
+		case d.telling: // the lease ended with the job, or was lost: the answer to that tells
+		default:
 			d.valid = sent
 			if d.ended == nil {
 				r.q.stats.lost.Add(1)

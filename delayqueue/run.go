@@ -209,6 +209,9 @@ func (r *runner) call(ctx context.Context, d *Delivery) (err error) {
 func (r *runner) settle(ctx context.Context, d *Delivery, err error) {
 	cause := context.Cause(ctx)
 	op := d.end(err, cause, r.opts.Backoff)
+	r.mu.Lock()
+	d.telling = true
+	r.mu.Unlock()
 	defer func() {
 		r.mu.Lock()
 		delete(r.leases, d)
@@ -225,7 +228,11 @@ func (r *runner) settle(ctx context.Context, d *Delivery, err error) {
 		}
 		r.q.stats.failures.Add(1)
 		r.q.opts.Logger.Warn("delayqueue: the end of a job is not told yet", "queue", r.q.name, "job", d.ID, "error", err)
-		if errors.Is(err, ErrClosed) || r.lost(d) {
+		if r.lost(d) {
+			r.count(op, settledLost, cause) // it runs again
+			return
+		}
+		if errors.Is(err, ErrClosed) {
 			return // its lease runs out, and it runs again
 		}
 		sleep(tell, 50*time.Millisecond)

@@ -111,28 +111,6 @@ func TestBubbleLeaseOfACutWorker(t *testing.T) {
 	})
 }
 
-// A lease renews itself while its handler runs, so that a long job runs once.
-func TestBubbleLeaseRenews(t *testing.T) {
-	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
-		q := open(t, b.Client(), Options{})
-		s := newSeen()
-		for range 2 { // a second worker waits for the lease to end
-			work(t, q, func(ctx context.Context, d *Delivery) error {
-				time.Sleep(40 * time.Minute)
-				require.NoError(t, ctx.Err())
-				return s.handle(ctx, d)
-			}, RunOptions{Lease: 5 * time.Second})
-		}
-		_, err := q.Add(t.Context(), Job{ID: "long"})
-		require.NoError(t, err)
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		require.Equal(t, 1, s.count("long"))
-		require.Equal(t, Finished, state(t, q, "long").orGone())
-		require.Zero(t, q.Stats().Lost)
-	})
-}
-
 // orGone takes a job that is no more known for one that finished.
 func (s State) orGone() State {
 	if s == 0 {

@@ -1,0 +1,54 @@
+package delayqueue
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillway-go/spillway/internal/redistest"
+)
+
+// A lease renews itself while its handler runs, so that a long job runs once.
+func TestBubbleLeaseRenews(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		q := open(t, b.Client(), Options{})
+		s := newSeen()
+		for range 2 { // a second worker waits for the lease to end
+			work(t, q, func(ctx context.Context, d *Delivery) error {
+				time.Sleep(40 * time.Minute)
+				require.NoError(t, ctx.Err())
+				return s.handle(ctx, d)
+			}, RunOptions{Lease: 5 * time.Second})
+		}
+		_, err := q.Add(t.Context(), Job{ID: "long"})
+		require.NoError(t, err)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.Equal(t, 1, s.count("long"))
+		require.Equal(t, Finished, state(t, q, "long").orGone())
+		require.Zero(t, q.Stats().Lost)
+	})
+}
+
+// A renewal that comes to Redis behind the end of its job finds no lease, and none was
+// lost: the answer to the end is only on its way.
+func TestBubbleRenewalMeetsTheEnd(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		var faults redistest.Faults
+		q := open(t, b.Client(faults.Options), Options{})
+		work(t, q, func(context.Context, *Delivery) error { return nil }, RunOptions{Lease: 3 * time.Second})
+		for i := range uint64(2) { // the first one loads the scripts
+			_, err := q.Add(t.Context(), Job{ID: fmt.Sprint(i)})
+			require.NoError(t, err)
+			time.Sleep(time.Minute)
+			require.Equal(t, i+1, q.Stats().Succeeded)
+			faults.Add(redistest.Rule{Do: redistest.DelayReply, Match: hashOf(readLua + "\n" + settleLua), Delay: 2 * time.Second})
+		}
+		require.Equal(t, 1, faults.Fired(redistest.DelayReply))
+		require.Zero(t, q.Stats().Lost)
+	})
+}
