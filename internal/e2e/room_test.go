@@ -94,12 +94,15 @@ func TestVisitorsEnjoyThemselves(t *testing.T) {
 			two.click(".stage-top a")
 			two.wait("the list of rooms", `document.querySelector(".lobby")`)
 		}
-		one.say(fmt.Sprintf("are you still there? %d", n))
+		text := fmt.Sprintf("are you still there? %d", n)
+		one.say(text)
+		one.wait("its own barrage", said(text))
 		if two.soon(`Number(document.querySelector(".tools .dot:not([hidden])")?.textContent) > 0`, 20*time.Second) {
 			break
 		}
 		if n == 5 {
-			t.Fatal("no red dot, after five messages")
+			t.Fatalf("no red dot, after five messages; hidden: %v, location: %s, news: %s", eval[bool](two, "document.hidden"), eval[string](two, "location.href"),
+				eval[string](two, `fetch("/api/v1/unread", {headers: {Authorization: "Bearer " + JSON.parse(sessionStorage.getItem("liveshop:session")).token}}).then((r) => r.text())`))
 		}
 	}
 	two.click(`.tools [aria-label^="Messages"]`)
