@@ -151,7 +151,6 @@ func TestGracefulStop(t *testing.T) {
 
 // A call that does not end does not keep the server for ever.
 func TestStopWithinTenSeconds(t *testing.T) {
-	t.Parallel()
 	p := &slow{began: make(chan struct{}), finish: make(chan struct{})}
 	base, stop := serving(t, shoptest.Env(t), p)
 	go func() {
@@ -168,7 +167,6 @@ func TestStopWithinTenSeconds(t *testing.T) {
 }
 
 func TestSwitchesAndStats(t *testing.T) {
-	t.Parallel()
 	shoptest.Each(t, func(t *testing.T, env *infra.Env) {
 		base, _ := serving(t, env)
 		c := &client.Client{HTTP: http.DefaultClient, Base: base}
