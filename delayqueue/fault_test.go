@@ -151,7 +151,6 @@ func TestLateAddOfAFinishedJob(t *testing.T) {
 }
 
 func TestLostReplyOfClaim(t *testing.T) {
-	t.Parallel()
 	l := newLossy(t, Options{})
 	ids := []string{l.add(Job{Body: []byte("1")}), l.add(Job{Body: []byte("2"), Unique: &Unique{Key: "k"}}), l.add(Job{})}
 	c := l.claimer()

@@ -87,7 +87,6 @@ func TestFrozen(t *testing.T) {
 // Replies of the sink's scripts get lost, and so does that of a deduct that waits for
 // replicas: each runs again, and there is one effect.
 func TestLostRepliesOfSinks(t *testing.T) {
-	t.Parallel()
 	p := redistest.Shared(t)
 	ctx := t.Context()
 	runs := func() int {

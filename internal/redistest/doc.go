@@ -20,9 +20,11 @@
 // is in it.
 //
 // Tests that share a server keep apart by key names, see Prefix, and leave its
-// configuration alone. Only Each, Mini and Bubble do something without a
-// redis-server on PATH: everything else, and two thirds of Each, skips the test,
-// or fails it if REDIS_REQUIRED=1.
+// configuration alone. What mostly waits calls t.Parallel, unless it counts what the
+// shared server executes, empties it, or replaces a variable of its package.
+//
+// Only Each, Mini and Bubble do something without a redis-server on PATH: everything
+// else, and two thirds of Each, skips the test, or fails it if REDIS_REQUIRED=1.
 //
 // # What is different on miniredis
 //
