@@ -26,6 +26,8 @@ type card struct {
 	Likes    int64  `json:"likes"`
 	Views    int64  `json:"views"`
 	Online   int64  `json:"online"`
+
+	seq int64 // the highest number of its messages
 }
 
 // All keys of the list are in one slot: a key is renamed within its slot only.
@@ -107,7 +109,7 @@ func pause(ctx context.Context, d time.Duration) {
 
 // build makes the list, and tells what changed since the last time.
 func (r *Rooms) build(ctx context.Context, fence int64) error {
-	cards, seqs, err := r.cards(ctx)
+	cards, err := r.cards(ctx)
 	if err != nil {
 		return err
 	}
@@ -135,7 +137,7 @@ func (r *Rooms) build(ctx context.Context, fence int64) error {
 			return err
 		}
 	}
-	return r.tellChanges(ctx, cards, seqs)
+	return r.tellChanges(ctx, cards)
 }
 
 // replace puts a list in place of another at once: nobody sees half of one. The fence in
@@ -166,10 +168,10 @@ func (r *Rooms) replace(ctx context.Context, fence int64, kind string, texts []a
 }
 
 // cards reads what the list shows, and the numbers of the rooms' messages.
-func (r *Rooms) cards(ctx context.Context) ([]card, []int64, error) {
+func (r *Rooms) cards(ctx context.Context) ([]card, error) {
 	rooms, err := r.live(ctx)
 	if err != nil || len(rooms) == 0 {
-		return nil, nil, err
+		return nil, err
 	}
 	ids := make([]int64, len(rooms))
 	for i, v := range rooms {
@@ -177,40 +179,39 @@ func (r *Rooms) cards(ctx context.Context) ([]card, []int64, error) {
 	}
 	standings, err := r.messages.Standings(ctx, ids)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	cards, seqs := make([]card, len(rooms)), make([]int64, len(rooms))
+	cards := make([]card, len(rooms))
 	counts, err := r.counts.GetMany(ctx, ids) // up to 10,000
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for i, v := range rooms {
 		name, err := r.name(ctx, v.Host)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		cards[i] = card{v, name, counts[i]["likes"], counts[i]["views"], standings[i].Online}
-		seqs[i] = standings[i].Seq
+		cards[i] = card{v, name, counts[i]["likes"], counts[i]["views"], standings[i].Online, standings[i].Seq}
 	}
-	return cards, seqs, nil
+	return cards, nil
 }
 
 // tellChanges shows new likes in the rooms, once a second for all of them, and tells the
 // unread counts how many messages there are.
-func (r *Rooms) tellChanges(ctx context.Context, cards []card, seqs []int64) error {
+func (r *Rooms) tellChanges(ctx context.Context, cards []card) error {
 	var errs []error
-	for i, c := range cards {
+	for _, c := range cards {
 		if was, ok := r.building.likes[c.ID]; ok && was != c.Likes {
 			errs = append(errs, r.messages.Publish(ctx, c.ID, "like", map[string]int64{"count": c.Likes}, im.Sampled))
 		}
 		r.building.likes[c.ID] = c.Likes
-		if r.building.seqs[c.ID] != seqs[i] {
-			if err := r.messages.Sent(ctx, c.ID, seqs[i]); err != nil {
+		if r.building.seqs[c.ID] != c.seq {
+			if err := r.messages.Sent(ctx, c.ID, c.seq); err != nil {
 				errs = append(errs, err)
 				continue
 			}
 		}
-		r.building.seqs[c.ID] = seqs[i]
+		r.building.seqs[c.ID] = c.seq
 	}
 	return errors.Join(errs...)
 }

@@ -268,6 +268,25 @@ func TestLikesAreShown(t *testing.T) {
 	require.Equal(t, []string{"like map[count:2000]"}, said.frames)
 }
 
+// What is unread counts for the room it was said in, however the list is sorted.
+func TestUnreadOfEachRoom(t *testing.T) {
+	r, hub := rooms(t, shoptest.Env(t))
+	r.building = builder{map[int64]int64{}, map[int64]int64{}}
+	var ids, want []int64
+	for host := range int64(4) {
+		v, err := r.Open(t.Context(), host+1, "Shoes", Normal)
+		require.NoError(t, err)
+		for range host {
+			require.NoError(t, hub.Publish(t.Context(), v.ID, "gift", 1, im.Reliable))
+		}
+		ids, want = append(ids, v.ID), append(want, host)
+	}
+	require.NoError(t, r.build(t.Context(), 1))
+	got, err := hub.Unread(t.Context(), 9, ids)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+}
+
 type announcer struct {
 	Messages
 	frames []string
