@@ -46,8 +46,6 @@ func TestCoupon(t *testing.T) {
 		p.click(".order .pay")
 		p.wait("the paid order", paid)
 		p.wait("what is left of the balance", fmt.Sprintf(`document.querySelector(".tools .wallet .figure").textContent === %q`, left))
-		p.click(`.tools [aria-label="Orders"]`)
-		p.wait("what was paid, in the list", fmt.Sprintf(`document.querySelector("dialog .order-line .figure")?.textContent === %q`,
-			map[bool]string{false: "¥7.90", true: "¥9.90"}[resting]))
+		p.orders(fmt.Sprintf(`document.querySelector("dialog .order-line .figure")?.textContent === %q`, map[bool]string{false: "¥7.90", true: "¥9.90"}[resting]))
 	}
 }

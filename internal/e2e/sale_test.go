@@ -47,8 +47,22 @@ func TestVisitorBuys(t *testing.T) {
 	p.wait("the paid order", paid)
 	p.wait("what is left of the balance", `document.querySelector(".tools .wallet .figure").textContent === "¥20.10"`)
 
-	p.click(`.tools [aria-label="Orders"]`)
-	p.wait("the order in the list", fmt.Sprintf(`document.querySelector("dialog .order-line .badge.paid") && document.querySelector("dialog .order-line").textContent.includes(%q)`, s.title))
+	p.orders(fmt.Sprintf(`document.querySelector("dialog .order-line .badge.paid") && document.querySelector("dialog .order-line").textContent.includes(%q)`, s.title))
+}
+
+// orders opens the list of orders until an expression is true of it: it is what SQL has
+// when it is opened.
+func (p *tab) orders(expression string) {
+	p.t.Helper()
+	for range 10 {
+		p.click(`.tools [aria-label="Orders"]`)
+		if p.soon(expression, patience/10) {
+			return
+		}
+		p.click("dialog .sheet-head button")
+		p.wait("the list to close", `!document.querySelector("dialog")`)
+	}
+	p.t.Fatalf("the list of orders is never so: %s", expression)
 }
 
 // Who does not pay in time loses the units, and sees them back on the shelf.
