@@ -229,10 +229,11 @@ func TestFaultsLetASubscriptionPass(t *testing.T) {
 }
 
 func TestProxyGoesWithTheTest(t *testing.T) {
+	server := Shared(t)
 	var proxy *Proxy
 	var conn net.Conn
 	t.Run("inner", func(t *testing.T) {
-		proxy = NewProxy(t, Shared(t).Addr(), new(Faults))
+		proxy = NewProxy(t, server.Addr(), new(Faults))
 		var err error
 		conn, err = net.Dial("tcp", proxy.Addr())
 		require.NoError(t, err)

@@ -33,6 +33,7 @@ type site struct {
 // wanted, as happens on a machine so busy that a master seems dead before it is
 // killed: then it gets another site.
 func sites(t *testing.T, f func(t *testing.T, s site) bool) {
+	redistest.Shared(t) // skips here, not in the subtests, where there are no servers
 	for name, start := range map[string]func(t *testing.T) site{
 		"Sentinel": func(t *testing.T) site {
 			s := redistest.Sentinel(t)
