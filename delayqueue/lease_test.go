@@ -52,3 +52,29 @@ func TestBubbleRenewalMeetsTheEnd(t *testing.T) {
 		require.Zero(t, q.Stats().Lost)
 	})
 }
+
+// An end that cannot be told while the lease lasts is a lost lease, counted once: the job
+// runs again.
+func TestBubbleEndThatIsNeverTold(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		var faults redistest.Faults
+		q := open(t, b.Client(faults.Options), Options{})
+		runs := 0
+		work(t, q, func(context.Context, *Delivery) error {
+			if runs++; runs == 1 {
+				faults.Add(redistest.Rule{Do: redistest.RefuseDial, Times: -1})
+				faults.Add(redistest.Rule{Do: redistest.CutBefore, Times: -1})
+			}
+			return nil
+		}, RunOptions{Lease: 3 * time.Second})
+		_, err := q.Add(t.Context(), Job{ID: "a"})
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		require.Equal(t, uint64(1), q.Stats().Lost)
+		faults.Clear()
+		time.Sleep(time.Minute)
+		require.Equal(t, 2, runs)
+		require.Equal(t, uint64(1), q.Stats().Lost)
+		require.Equal(t, uint64(1), q.Stats().Succeeded)
+	})
+}
