@@ -34,22 +34,29 @@ func (e *events) fresh(ev Event) bool {
 	return true
 }
 
-// runEvents tails the events stream until ctx ends: no group, so that every
-// process sees every event that happens while it is connected. One that was away
-// for more than the stream's thousand events learns the newest of each SKU.
-func (a *Activity) runEvents(ctx context.Context) {
-	from := "$"
+// lastEvent returns the id of the last event so far.
+func (a *Activity) lastEvent(ctx context.Context) (string, error) {
+	last, err := a.rdb.XRevRangeN(ctx, a.keys.events, "+", "-", 1).Result()
+	if err != nil {
+		return "", err
+	}
+	if len(last) == 0 {
+		return "0-0", nil
+	}
+	return last[0].ID, nil
+}
+
+// runEvents tails the events stream from an event on, the last one by now if from is
+// empty, until ctx ends: no group, so that every process sees every event that happens
+// while it is connected. One that was away for more than the stream's thousand events
+// learns the newest of each SKU.
+func (a *Activity) runEvents(ctx context.Context, from string) {
 	for ctx.Err() == nil {
-		if from == "$" {
-			// The place is fixed before the first wait, or events between two waits are lost.
-			last, err := a.rdb.XRevRangeN(ctx, a.keys.events, "+", "-", 1).Result()
-			if err != nil {
+		if from == "" {
+			var err error
+			if from, err = a.lastEvent(ctx); err != nil {
 				a.troubled(ctx, "read events", err)
 				continue
-			}
-			from = "0-0"
-			if len(last) > 0 {
-				from = last[0].ID
 			}
 		}
 		streams, err := a.rdb.XRead(ctx, &redis.XReadArgs{

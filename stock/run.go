@@ -26,7 +26,9 @@ func (a *Activity) Run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	if a.opts.OnEvent != nil || a.opts.SoldOutFor > 0 {
-		wg.Go(func() { a.runEvents(ctx) })
+		// Before the first sweep: what that releases is told of.
+		from, _ := a.lastEvent(ctx)
+		wg.Go(func() { a.runEvents(ctx, from) })
 	}
 	a.runSweep(ctx)
 	wg.Wait()

@@ -352,3 +352,28 @@ func TestRunEnds(t *testing.T) {
 		})
 	}
 }
+
+// A Run that begins when holds are over already tells of what its first sweep releases.
+func TestBubbleLateRun(t *testing.T) {
+	for _, buckets := range []int{1, 3} {
+		t.Run(fmt.Sprint(buckets), func(t *testing.T) {
+			redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+				faults := &redistest.Faults{}
+				told := make(chan Event, 10)
+				a := open(t, b.Client(faults.Options), Options{Hold: time.Second, Buckets: buckets, OnEvent: func(e Event) { told <- e }})
+				require.NoError(t, a.Load(t.Context(), map[string]int64{"tea": 1}))
+				_, err := a.Reserve(t.Context(), tea("a", "u", 1))
+				require.NoError(t, err)
+				time.Sleep(2 * time.Second)
+				faults.Add(redistest.Rule{Do: redistest.DelayReply, Match: "xrevrange", Delay: 100 * time.Millisecond, Times: -1})
+				start(t, a.Run)
+				select {
+				case e := <-told:
+					require.Equal(t, int64(1), e.Left)
+				case <-time.After(time.Minute):
+					t.Fatal("nobody is told that it is back")
+				}
+			})
+		})
+	}
+}

@@ -15,11 +15,14 @@ const watchEvery = 100 * time.Millisecond
 // runBuckets is Run of an activity with buckets.
 func (a *Activity) runBuckets(ctx context.Context) {
 	var wg sync.WaitGroup
+	if a.opts.OnEvent != nil || a.opts.SoldOutFor > 0 {
+		w := &watcher{a: a, from: make([]string, len(a.buckets)), open: map[string]bool{}}
+		// Before the first sweep: what that releases is told of.
+		_ = w.begin(ctx)
+		wg.Go(func() { w.watch(ctx) })
+	}
 	for _, b := range a.buckets {
 		wg.Go(func() { b.runSweep(ctx) })
-	}
-	if a.opts.OnEvent != nil || a.opts.SoldOutFor > 0 {
-		wg.Go(func() { a.watch(ctx) })
 	}
 	a.runTransfers(ctx)
 	wg.Wait()
@@ -44,20 +47,6 @@ func (a *Activity) runTransfers(ctx context.Context) {
 	}
 }
 
-// watch tells of sell-outs and returns of the activity as a whole. What happens in a
-// bucket says no more than that it is time to look at all of them.
-func (a *Activity) watch(ctx context.Context) {
-	w := &watcher{a: a, from: make([]string, len(a.buckets)), open: map[string]bool{}}
-	for ctx.Err() == nil {
-		err := w.step(ctx)
-		if err != nil {
-			a.troubled(ctx, "read events", err)
-			continue
-		}
-		sleep(ctx, watchEvery)
-	}
-}
-
 // A watcher is where watch stands.
 type watcher struct {
 	a    *Activity
@@ -65,6 +54,19 @@ type watcher struct {
 	out  map[string]bool // SKUs that are sold out, as far as was told; nil before the start
 	mu   sync.Mutex
 	open map[string]bool // SKUs of which something happened that was not looked at
+}
+
+// watch tells of sell-outs and returns of the activity as a whole. What happens in a
+// bucket says no more than that it is time to look at all of them.
+func (w *watcher) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := w.step(ctx)
+		if err != nil {
+			w.a.troubled(ctx, "read events", err)
+			continue
+		}
+		sleep(ctx, watchEvery)
+	}
 }
 
 func (w *watcher) step(ctx context.Context) error {
@@ -83,24 +85,26 @@ func (w *watcher) step(ctx context.Context) error {
 	return nil
 }
 
-// begin fixes the places in the streams, and what is sold out there.
+// begin fixes the places in the streams, and what is sold out there. That is read as it
+// stands: Stock of the whole would release the holds that are over. Units on their way
+// are not seen; if they are the last ones, their arrival is told as a return.
 func (w *watcher) begin(ctx context.Context) error {
 	for i, b := range w.a.buckets {
-		last, err := b.rdb.XRevRangeN(ctx, b.keys.events, "+", "-", 1).Result()
-		if err != nil {
+		var err error
+		if w.from[i], err = b.lastEvent(ctx); err != nil {
 			return err
 		}
-		w.from[i] = "0-0"
-		if len(last) > 0 {
-			w.from[i] = last[0].ID
-		}
 	}
-	levels, err := w.a.Stock(ctx)
+	levels := make([]map[string]Level, len(w.from))
+	err := together(w.a.buckets, func(b *Activity) (err error) {
+		levels[b.bucket], err = b.Stock(ctx)
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	w.out = map[string]bool{}
-	for sku, l := range levels {
+	for sku, l := range addLevels(levels, nil) {
 		if l.Left == 0 {
 			w.out[sku] = true
 		}
