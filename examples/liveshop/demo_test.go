@@ -178,7 +178,7 @@ func TestUnknownCommand(t *testing.T) {
 }
 
 // The operator's customers go when all is sold, also where somebody else was faster than
-// they for some of it: then there is room for the next ones.
+// they for some of it: then there is room for the next ones, who get something new.
 func TestRushEndsWhenAllIsSold(t *testing.T) {
 	t.Parallel()
 	operator := &client.Client{HTTP: http.DefaultClient, Base: demonstrate(t)}
@@ -200,10 +200,12 @@ func TestRushEndsWhenAllIsSold(t *testing.T) {
 	require.NoError(t, buyer.Sure(ctx, "POST /recharge", map[string]any{"fen": 1_000_000, "key": "1"}, nil))
 	require.NoError(t, buyer.Sure(ctx, fmt.Sprintf("POST /orders/%d/pay", order.ID), nil, nil))
 
+	var came struct{ SKU string }
 	rush := func(n int64) error {
-		return operator.Call(ctx, "POST /admin/demo/bots", map[string]int64{"room": sale.Room, "n": n}, nil)
+		return operator.Call(ctx, "POST /admin/demo/bots", map[string]int64{"room": sale.Room, "n": n}, &came)
 	}
 	require.NoError(t, rush(300))
+	require.Equal(t, sale.SKU, came.SKU)
 	for err := rush(1); err != nil; err = rush(1) {
 		refused := new(api.Error)
 		require.ErrorAs(t, err, &refused)
@@ -214,4 +216,5 @@ func TestRushEndsWhenAllIsSold(t *testing.T) {
 			t.Fatal("they are still there")
 		}
 	}
+	require.NotEqual(t, sale.SKU, came.SKU, "of which nothing is left")
 }

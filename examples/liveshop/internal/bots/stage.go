@@ -85,6 +85,12 @@ func (s *Stage) Shelf(ctx context.Context, who *client.Client) ([]Item, error) {
 	return out.Products, err
 }
 
+// SoldOut tells whether the shelf says that nothing is left of a product.
+func (s *Stage) SoldOut(ctx context.Context, sku string) bool {
+	shelf, err := s.Shelf(ctx, s.host)
+	return err == nil && slices.ContainsFunc(shelf, func(i Item) bool { return i.SKU == sku && i.Left == 0 })
+}
+
 // Close closes the room.
 func (s *Stage) Close(ctx context.Context) error {
 	return s.host.Sure(ctx, fmt.Sprintf("POST /rooms/%d/close", s.Room), nil, nil)

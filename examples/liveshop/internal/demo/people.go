@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
@@ -21,6 +22,7 @@ type people struct {
 	cast   *bots.Gentle
 	log    *slog.Logger
 	rushes chan rush
+	busy   atomic.Bool // with a rush
 
 	mu     sync.Mutex
 	latest map[int64]string // SKU of the operator's last sale in a room
@@ -47,6 +49,7 @@ func (p *people) Run(ctx context.Context) {
 		select {
 		case r := <-p.rushes:
 			p.hold(ctx, r)
+			p.busy.Store(false)
 		case <-ctx.Done():
 			return
 		}
@@ -83,14 +86,22 @@ func (p *people) sale(ctx context.Context, room int64) (at int64, sku string, er
 	return stage.Room, sku, err
 }
 
-// rush sends n customers to the operator's last sale in a room; there is one if there
-// was none.
+// rush sends n customers to the operator's last sale in a room; to a new one if there was
+// none, or nothing is left of it.
 func (p *people) rush(ctx context.Context, room int64, n int) (at int64, sku string, err error) {
+	if !p.busy.CompareAndSwap(false, true) {
+		return 0, "", api.Conflict("crowded", "the last ones are still there")
+	}
+	defer func() {
+		if err != nil {
+			p.busy.Store(false)
+		}
+	}()
 	at = p.cast.Stage(room).Room
 	p.mu.Lock()
 	sku = p.latest[at]
 	p.mu.Unlock()
-	if sku == "" {
+	if sku == "" || p.cast.Stage(room).SoldOut(ctx, sku) {
 		if at, sku, err = p.sale(ctx, room); err != nil {
 			return at, "", err
 		}
@@ -98,7 +109,7 @@ func (p *people) rush(ctx context.Context, room int64, n int) (at int64, sku str
 	select {
 	case p.rushes <- rush{at, sku, n}:
 		return at, sku, nil
-	default:
-		return at, sku, api.Conflict("crowded", "the last ones are still there")
+	case <-ctx.Done():
+		return at, sku, ctx.Err()
 	}
 }
