@@ -173,7 +173,7 @@ func TestFlushAll(t *testing.T) {
 }
 
 func flushed(t *testing.T, env *infra.Env, star bool) {
-	sh := newShop(t, env, Options{Hold: 8 * time.Second})
+	sh := newShop(t, env, Options{Hold: 15 * time.Second})
 	sh.opens(t, 1, star, Product{SKU: "tea", Total: 150}, Product{SKU: "cup", Total: 10})
 	u := sh.users(t, 401, 1000)
 	r := newRush(t, newCrowd(1, "tea", sh), u[:400])
@@ -189,13 +189,14 @@ func flushed(t *testing.T, env *infra.Env, star bool) {
 		return err == nil
 	})
 	var receipt Receipt
+	inTime := func() bool { return time.Now().UnixMilli() < held.Expires }
 	eventually(t, "SQL had the order, and it can be paid for", func() bool {
 		receipt, err = sh.Pay(t.Context(), u[400], held.OrderID)
-		return err == nil
+		return err == nil || !inTime()
 	})
-	if receipt.State != Paid { // a very busy machine may have come back too late
-		require.Equal(t, Refunded, receipt.State)
-		require.Greater(t, time.Now().UnixMilli(), held.Expires)
+	if receipt.State != Paid {
+		require.False(t, inTime(), "%+v, %v", receipt, err)
+		t.Log("this machine was so busy that the hold was over first")
 	}
 	r.finish(t, sh)
 	sold := sh.number(t, "SELECT COUNT(*) FROM orders WHERE state = 'paid' AND order_id <> ?", held.OrderID)
