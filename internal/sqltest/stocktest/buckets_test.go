@@ -3,7 +3,6 @@ package stocktest
 import (
 	"context"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -159,6 +158,89 @@ func TestKilledJournalsOfBuckets(t *testing.T) {
 	})
 }
 
+// SQL is away for a while and loses answers; two processes write the journals of all
+// buckets, between which stock moves. Orders do not notice.
+func TestTroubledSQLOfBuckets(t *testing.T) {
+	away := 500 * time.Millisecond
+	if os.Getenv("SPILLWAY_SOAK") == "1" {
+		away = 10 * time.Second
+	}
+	sqltest.Each(t, func(t *testing.T, db sqltest.Database) {
+		store := newStore(t, db)
+		loaded := map[string]int64{"tea": 1000, "cup": 1 << 40}
+		a := open(t, redistest.Server(t).Client(), redistest.Prefix(t), stock.Options{Buckets: buckets}, loaded)
+		_, err := a.Deduct(t.Context(), stock.Order{ID: "more than a bucket has", User: "u", Items: []stock.Item{{SKU: "tea", Qty: 500}}})
+		require.NoError(t, err)
+		sinks := [2]*troubled{{Sink: store}, {Sink: store}}
+		var runs []*running
+		for _, s := range sinks {
+			runs = append(runs, run(t, a, s))
+		}
+		require.NoError(t, sell(t.Context(), a, 8, 50, "before"))
+		for _, s := range sinks {
+			s.down.Store(true)
+		}
+		began := time.Now()
+		require.NoError(t, sell(t.Context(), a, 8, 50, "meanwhile"))
+		pause(t.Context(), away-time.Since(began))
+		for _, s := range sinks {
+			s.down.Store(false)
+		}
+		require.NoError(t, sell(t.Context(), a, 8, 50, "after"))
+		awaitBuckets(t, a, store)
+		for _, r := range runs {
+			require.NoError(t, r.end())
+		}
+		require.Positive(t, sinks[0].lost.Load()+sinks[1].lost.Load())
+		journals, rows := linesOfBuckets(t, a, db)
+		require.Equal(t, journals, rows)
+		require.Empty(t, judgeBuckets(t, a, db, rows, loaded))
+		d, err := a.Reconcile(t.Context(), store)
+		require.NoError(t, err)
+		require.True(t, d.None(), "%+v", d)
+	})
+}
+
+// The master of one bucket dies while its replica keeps up: what is lost is what was on
+// its way, and the sale goes on without an operator.
+func TestKilledMasterOfABucket(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	c := redistest.Cluster(t, buckets, 1)
+	db := sqltest.SQLite(t)
+	store := newStore(t, db)
+	loaded := map[string]int64{"tea": 100_000, "cup": 100_000, "pot": 900}
+	a, err := stock.New(c.Client(), sale, stock.Options{Linger: linger, Buckets: buckets})
+	require.NoError(t, err)
+	require.NoError(t, a.Load(ctx, loaded))
+	key := keyOfBucket(t, c, 1)
+	master := c.MasterOf(key)
+	awaitReplica(t, master)
+	b := startBuyers(t, a)
+	var lost []stock.Op
+	journal := supervise(t, a, store, &lost)
+	b.more(t, 400) // pots move by now, from bucket to bucket
+	inSQL := orders(t, db)
+	began := time.Now()
+	c.KillMaster(key)
+	require.Eventually(t, func() bool { return c.MasterOf(key) != master }, time.Minute, 50*time.Millisecond)
+	b.more(t, 400)
+	took := time.Since(began)
+	b.stop()
+	b.wg.Wait()
+	awaitBuckets(t, a, store)
+	d, err := a.Reconcile(ctx, store)
+	require.NoError(t, err)
+	require.True(t, d.None(), "%+v", d)
+	require.NoError(t, journal.end())
+	_, rows := linesOfBuckets(t, a, db)
+	require.Empty(t, judgeBuckets(t, a, db, rows, loaded))
+	gone := b.lost(t, db, inSQL)
+	require.LessOrEqual(t, gone, 64)
+	t.Logf("%d orders acknowledged, %d of them lost, %d ops undone by Rebuild; %v from the kill until the sale went on",
+		len(b.acked), gone, len(lost), took.Round(time.Millisecond))
+}
+
 // The master of one bucket dies while its replica lags, and SQL has what the replica
 // lacks: the fork of that bucket halts all, and Rebuild resumes the sale with every
 // unit once, what was on its way included.
@@ -244,19 +326,25 @@ func failoverOfABucket(t *testing.T) bool {
 	require.NoError(t, journal.end())
 	_, rows := linesOfBuckets(t, a, db)
 	require.Empty(t, judgeBuckets(t, a, db, rows, loaded))
+	t.Logf("%d orders acknowledged, %d of them lost, %d ops undone by Rebuild; %v from the kill until the sale went on",
+		len(b.acked), b.lost(t, db, inSQL), len(lost), took.Round(time.Millisecond))
+	return true
+}
+
+// lost returns how many orders were acknowledged and are not in SQL, which has to have
+// those that it once had.
+func (b *buyers) lost(t *testing.T, db sqltest.Database, once map[string]bool) (n int) {
+	t.Helper()
 	now := orders(t, db)
-	for id := range inSQL {
+	for id := range once {
 		require.Contains(t, now, id, "what SQL had stays")
 	}
-	gone := 0
-	for id := range maps.Keys(b.acked) {
+	for id := range b.acked {
 		if !now[id] {
-			gone++
+			n++
 		}
 	}
-	t.Logf("%d orders acknowledged, %d of them lost, %d ops undone by Rebuild; %v from the kill until the sale went on",
-		len(b.acked), gone, len(lost), took.Round(time.Millisecond))
-	return true
+	return n
 }
 
 // keyOfBucket returns a key of a bucket.
