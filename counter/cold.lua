@@ -12,10 +12,12 @@ end
 
 local loadPacked, storePacked = load, store
 
--- A block that should be here and is not is no block of zeros.
+-- A block that should be here and is not is no block of zeros; nor is it when half of it
+-- or something else is in its place.
 load = function(k, cells)
-  if redis.call('EXISTS', KEYS[k]) == 0 then return nil end
-  return loadPacked(k, cells)
+  local have = redis.call('EXISTS', KEYS[k]) == 1 and loadPacked(k, cells)
+  if not have then return nil, redis.error_reply('REFUSED lost ' .. KEYS[k]) end
+  return have
 end
 
 store = function(k, cells, totals, length)

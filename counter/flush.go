@@ -52,10 +52,16 @@ func (c *Counter) flush(ctx context.Context) error {
 	if c.opts.Cold != nil {
 		rounds = 2*rounds + maxReturns // for batches whose blocks have to come back first
 	}
+	failed := make([]error, len(c.shards))
 	for range rounds {
-		if sent, err := c.round(ctx); err != nil || !sent {
-			return err
+		if !c.round(ctx, failed) {
+			break
 		}
+	}
+	err := errors.Join(failed...)
+	c.heard(err)
+	if err != nil {
+		return err
 	}
 	for i := range c.shards {
 		if c.shards[i].flight != nil { // which belongs to who has the turn
@@ -65,35 +71,39 @@ func (c *Counter) flush(ctx context.Context) error {
 	return nil
 }
 
-// round sends one batch of each shard that has something to send, in one round trip.
-func (c *Counter) round(ctx context.Context) (sent bool, err error) {
-	var shards []*shard
+// round sends one batch of each shard that has something to send, in one round trip, and
+// reports whether there was one. It leaves alone the shards that have failed in this
+// flush: what they have does not hold up the others.
+func (c *Counter) round(ctx context.Context, failed []error) (sent bool) {
+	var at []int // in shards
 	var calls []script.Call
 	for i := range c.shards {
+		if failed[i] != nil {
+			continue
+		}
 		if b := c.shards[i].seal(c); b != nil {
-			shards = append(shards, &c.shards[i])
+			at = append(at, i)
 			calls = append(calls, b.call)
 		}
 	}
 	if len(calls) == 0 {
-		c.heard(nil)
-		return false, nil
+		return false
 	}
 	began := time.Now()
 	replies, errs := c.scripts.flush.RunMany(ctx, c.rdb, calls)
-	for i, s := range shards {
-		if errs[i] == nil {
-			errs[i] = c.stored(ctx, s, replies[i])
+	for k, i := range at {
+		s, err := &c.shards[i], lost(errs[k])
+		if errors.Is(err, ErrUnknown) && s.flight.unknown.IsZero() {
+			s.flight.unknown = began
 		}
-		if errs[i] == nil {
-			continue
+		if err == nil {
+			err = c.stored(ctx, s, replies[k])
 		}
-		if e := c.failed(s, began, errs[i]); e != nil {
-			err = errors.Join(err, e)
+		if err != nil {
+			failed[i] = c.failed(s, err)
 		}
 	}
-	c.heard(err)
-	return true, err
+	return true
 }
 
 // seal returns the batch to send: the one that is not known to be stored, unchanged,
@@ -104,6 +114,21 @@ func (s *shard) seal(c *Counter) *batch {
 	if s.flight != nil {
 		return s.flight
 	}
+	b := &batch{sealed: time.Now()}
+	for len(b.objects) == 0 {
+		if !s.fill(b) {
+			return nil
+		}
+	}
+	s.seq++
+	b.call = c.flushCall(s, b.objects)
+	s.flight = b
+	return b
+}
+
+// fill takes what is queued into a batch, which stays empty if all increments cancelled
+// each other. It reports false if nothing is queued.
+func (s *shard) fill(b *batch) bool {
 	s.queue.Lock()
 	n := min(len(s.dirty), batchSize)
 	taken := s.dirty[:n]
@@ -113,7 +138,6 @@ func (s *shard) seal(c *Counter) *batch {
 	}
 	s.queue.Unlock()
 
-	b := &batch{sealed: time.Now()}
 	for _, o := range taken {
 		some := false
 		for i := range o.cells {
@@ -128,13 +152,7 @@ func (s *shard) seal(c *Counter) *batch {
 		o.seq = s.seq + 1
 		o.seals++
 	}
-	if len(b.objects) == 0 {
-		return nil
-	}
-	s.seq++
-	b.call = c.flushCall(s, b.objects)
-	s.flight = b
-	return b
+	return n > 0
 }
 
 // flushCall puts what is in flight of objects into a call, in the order in which it
@@ -231,17 +249,15 @@ func (s *shard) landed() {
 
 // failed keeps a shard's batch for the next round. After resendFor a batch that may
 // have been stored is given up: the number that would tell is about to expire.
-func (c *Counter) failed(s *shard, began time.Time, err error) error {
+func (c *Counter) failed(s *shard, err error) error {
 	b := s.flight
 	now := time.Now()
-	if errors.Is(err, ErrUnknown) && b.unknown.IsZero() {
-		b.unknown = began
-	}
 	if !b.unknown.IsZero() && now.Sub(b.unknown) > resendFor {
 		c.stats.dropped.Add(uint64(len(b.objects)))
 		c.opts.Logger.Error("counter: increments given up after their outcome was unknown for too long",
 			"objects", len(b.objects), "error", err)
 		s.landed()
+		s.state.CompareAndSwap(backlogged, open)
 		return nil
 	}
 	if now.Sub(b.sealed) >= c.opts.MaxOutage {
@@ -322,7 +338,7 @@ type Stats struct {
 	Flushes  uint64 // batches that were stored
 	Objects  uint64 // objects in them
 	Failures uint64 // flushes that stored less than all they sent
-	Refused  uint64 // increments that would have taken a total out of ±2^53
+	Refused  uint64 // sums of increments, an object's field each, that would have taken a total out of ±2^53, or whose key is of another type
 	Dropped  uint64 // objects whose increments were given up, their outcome unknown
 }
 

@@ -7,7 +7,8 @@
 --          cell and the increment
 -- Returns  which of the increments were not added since the total would leave its
 --          range or a key is of another type, counted from 1; nothing the second time.
---          Or -i for each block i that is not here: then nothing was added
+--          Or -i for each block i that is not here: then nothing was added. REFUSED lost
+--          if one is here by its mark alone
 -- Derived  none
 -- Retry    token: a number that is not above KEYS[1] was applied before
 
@@ -29,7 +30,8 @@ for k = 2, #KEYS, KEYS_EACH do
   local n = tonumber(ARGV[at])
   local cells = {}
   for i = 1, n do cells[i] = ARGV[at + 2 * i - 1] end
-  local have = load(k, cells)
+  local have, answer = load(k, cells)
+  if answer then return answer end
   local write, sum = {}, {}
   for i = 1, n do
     local total = have and have[i] + ARGV[at + 2 * i]

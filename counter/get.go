@@ -3,6 +3,7 @@ package counter
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -219,4 +220,18 @@ func (l *look) after(landed uint64, stored []any) bool {
 }
 
 // unread makes an error of a read: whether the script ran does not matter.
-func unread(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }
+func unread(err error) error {
+	if err = lost(err); errors.Is(err, ErrLost) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// lost makes ErrLost of a script's refusal to work on a block that is not what its mark
+// says.
+func lost(err error) error {
+	if refused := new(script.Refused); errors.As(err, &refused) && refused.Code == "lost" {
+		return fmt.Errorf("%w: %w", ErrLost, err)
+	}
+	return err
+}

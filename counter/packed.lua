@@ -6,7 +6,8 @@
 local KEYS_EACH = 2
 local MOVED, WRAP = 2147483648, 4294967296 -- 2^31, 2^32
 
--- load returns the totals of cells, nil if KEYS[k] or the next is of another type.
+-- load returns the totals of cells, nil if KEYS[k] or the next is of another type; then
+-- the answer to that, too, if it has one.
 local function load(k, cells)
   local block = redis.pcall('GET', KEYS[k])
   if type(block) == 'table' then return nil end

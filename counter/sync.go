@@ -159,6 +159,8 @@ func (c *Counter) answered(ctx context.Context, g *group, s *shard, id int64, ke
 			return nil, fmt.Errorf("%w: %w", ErrUnknown, err)
 		case !errors.As(err, &refused):
 			return a.reply, err
+		case refused.Code == "lost":
+			return nil, lost(err)
 		case refused.Code != "away":
 			return nil, fmt.Errorf("%w: total would leave ±2^53: %w", ErrInvalid, err)
 		}

@@ -14,14 +14,15 @@
 // raises a number to what the caller's database says, or sets a bit. Calls may be
 // repeated, arrive late and in any order.
 //
-// What a user has seen never goes back. A message that comes while a page is shown is
+// What a user has seen does not go back before Options.TTL. A message that comes while a page is shown is
 // not taken for seen, if the caller says what the page showed.
 //
 // # What it does not
 //
 // It stores no messages and gives out no sequence numbers. FeedUnread and Visitors
 // have errors, which are named there. A key that has not changed for Options.TTL is
-// forgotten, and what it was about counts as read.
+// forgotten: a conversation, area or author has nothing new then; a user who saw nothing
+// at all for so long has everything unread that is not forgotten.
 //
 // It does not survive a failover that loses writes: Redis replicates
 // asynchronously. The next call about the same thing repairs the number.

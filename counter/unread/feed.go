@@ -13,8 +13,9 @@ import (
 // write, whatever the number of followers.
 //
 // Its known error: a post that is deleted before it was seen is counted still, since
-// totals are of all posts ever made; and of somebody followed since the last visit
-// nothing counts as new until the next one.
+// totals are of all posts ever made; of somebody followed since the last visit nothing
+// counts as new until the next one; and of somebody followed again, what came since the
+// last visit while followed.
 type FeedUnread struct{ marks marks }
 
 // NewFeedUnread returns the unread counts of one application's feeds.

@@ -34,10 +34,14 @@ func (d *RedDot) Publish(ctx context.Context, area string, at time.Time) error {
 
 // Seen says that a user saw an area as it was when its newest was published at that
 // time: the time that Lit returned with the page, not now, lest something is missed
-// that came meanwhile. One round trip.
+// that came meanwhile. The zero time, of an area where nothing was, changes nothing. One
+// round trip.
 func (d *RedDot) Seen(ctx context.Context, user, area string, at time.Time) error {
 	if err := errors.Join(checkName("user", user), checkName("area", area)); err != nil {
 		return err
+	}
+	if at.IsZero() {
+		return nil
 	}
 	return d.marks.raise(ctx, "viewer", user, area, at.UnixMilli())
 }

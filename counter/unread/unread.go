@@ -38,7 +38,9 @@ type Options struct {
 	// Prefix of every key; "spillway" if empty.
 	Prefix string
 	// TTL is how long a key is kept after its last change; 90 days if 0, from 1 minute
-	// to 10 years. What is forgotten counts as read.
+	// to 10 years. A conversation, area or author that is forgotten has nothing new. A
+	// user who is has seen nothing: TTL has to be longer than the longest time in which
+	// somebody who comes back reads nothing.
 	TTL time.Duration
 }
 

@@ -78,6 +78,7 @@ func TestRedDot(t *testing.T) {
 		on, newest := lit()
 		assert.Equal(t, []bool{false, false}, on)
 		assert.True(t, newest[0].IsZero())
+		require.NoError(t, d.Seen(ctx, "ann", "friends", newest[0]))
 		require.NoError(t, d.Publish(ctx, "friends", noon))
 		on, newest = lit()
 		assert.Equal(t, []bool{true, false}, on)
