@@ -15,9 +15,9 @@
 // lost: left + reserved + sold is what was put in, after every call.
 //
 // An order id is settled once. Whoever asks again with the same content, in any
-// process, is told the first outcome, whatever the stock is by then: the retry of
-// the order that took the last unit is not told "sold out". The same id with other
-// content is ErrConflict. Records are kept for Options.Retention.
+// process, is told the first outcome, whatever the stock is by then: with Order.Retry,
+// which asks Redis in any case, the retry of the order that took the last unit is not
+// told "sold out" either. The same id with other content is ErrConflict. Records are kept for Options.Retention.
 //
 // An order gets all of its items or none, or, with Order.Partial, whole items and
 // the names of the others. Limits per user hold in the same step.

@@ -3,6 +3,7 @@ package stock
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -243,6 +244,32 @@ func TestDrop(t *testing.T) {
 		require.NoError(t, a.Drop(ctx))
 		require.NoError(t, other.Drop(ctx))
 		require.Empty(t, keysOf(t, rdb, a))
+	})
+}
+
+// A sale that outlived its Retention leaves nothing that the next one of its name could
+// take for its own.
+func TestDropOfAnOldSale(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		ctx := t.Context()
+		a := open(t, b.Client(), Options{SoldOutFor: -1, Hold: time.Minute, Retention: 20 * time.Minute})
+		buy := func(id string) Result {
+			res, err := a.Deduct(ctx, tea(id, "u", 1))
+			require.NoError(t, err)
+			return res
+		}
+		require.NoError(t, a.Load(ctx, map[string]int64{"tea": 100}))
+		for _, id := range []string{"a", "b", "c"} {
+			buy(id)
+			time.Sleep(a.opts.Retention)
+		}
+		buy("d")
+		require.NoError(t, a.Drop(ctx))
+		require.Empty(t, keysOf(t, a.rdb, a))
+		require.NoError(t, a.Load(ctx, map[string]int64{"tea": 100}))
+		require.False(t, buy("a").Replayed)
+		time.Sleep(2 * time.Minute)
+		require.True(t, buy("a").Replayed)
 	})
 }
 

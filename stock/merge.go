@@ -41,6 +41,14 @@ func (p *part) read(ctx context.Context, l Ledger) error {
 		}
 		p.todo = append(p.todo, e)
 	}
+	end := "0-0"
+	if n := len(p.todo); n > 0 {
+		end = p.todo[n-1].ID
+	}
+	if end != p.f.last { // a replica was asked, which may be behind, or of another past
+		return fmt.Errorf("%w: the journal was read up to %s, and ends with %s: Rebuild with a client that reads from masters",
+			ErrUnavailable, end, p.f.last)
+	}
 	if at == "" {
 		at = "0-0"
 	}

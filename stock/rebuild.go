@@ -1,12 +1,14 @@
 package stock
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -32,10 +34,12 @@ var (
 // the ledger nor in what Redis had left.
 //
 // Until it returns, calls wait, a second at most, and then get ErrUnavailable. A Rebuild
-// that fails leaves the activity halted and can be made again, by any process; one whose
-// process died leaves it unavailable until then. Of several at once one works and the
-// others wait for it, a minute at most before they take it for dead. Where there is
-// nothing to do, as then, it returns nil.
+// that fails leaves the activity halted, but for buckets that it was done with, and can be
+// made again, by any process; one whose process died leaves it unavailable until then. What
+// it may have undone before it failed it returns with the error: the next one may not know
+// of it any more, or return some of it again. Of several at once one works and the others
+// wait for it, until they have not heard of it for a minute and take it for dead. Where
+// there is nothing to do, as then, it returns nil.
 //
 // Other sinks than the ledger have to be brought to its state before they go on. The
 // limits per user are counted anew under these Options. A cancel that came before its
@@ -66,33 +70,59 @@ func (a *Activity) Rebuild(ctx context.Context, l Ledger) (lost []Op, err error)
 		done = true
 		return nil, nil
 	}
+	work, rest := a.stayFrozen(ctx, token)
+	defer rest()
 	for _, p := range parts {
-		if err := p.read(ctx, l); err != nil {
-			return fail(err)
+		if err := p.read(work, l); err != nil {
+			return fail(cmp.Or(context.Cause(work), err))
 		}
 	}
-	if lost, err = merge(parts); err != nil {
+	undone, err := merge(parts)
+	if err != nil {
 		return fail(err)
 	}
 	for _, p := range parts {
-		if err := p.build(ctx, parts, token); err != nil {
-			return fail(err)
+		if err := p.build(work, parts, token); err != nil {
+			return fail(cmp.Or(context.Cause(work), err))
 		}
 	}
 	// The first bucket last: as long as it is frozen, other Rebuilds wait.
-	for _, p := range slices.Backward(parts) {
+	for i, p := range slices.Backward(parts) {
+		if i == 0 {
+			rest()
+		}
 		if err := p.install(ctx, token); err != nil {
-			return fail(err)
+			_, err = fail(err)
+			return undone, err
 		}
 		a.opts.Logger.Warn("stock: the activity was rebuilt from a ledger", "activity", a.name, "bucket", p.a.bucket,
 			"orders", len(p.r.orders), "entries kept beyond the ledger", len(p.r.added))
 	}
 	done = true
-	return lost, nil
+	return undone, nil
 }
 
+// stayFrozen lets other Rebuilds hear of this one, until rest is called. The context it
+// returns ends when one has taken over all the same.
+func (a *Activity) stayFrozen(ctx context.Context, token string) (work context.Context, rest func()) {
+	work, over := context.WithCancelCause(ctx)
+	beat, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for sleep(beat, rebuildDead/6); beat.Err() == nil; sleep(beat, rebuildDead/6) {
+			// An error may pass; if it does not, it is that of the work too.
+			if f, err := a.wholes()[0].fork(beat, token, "stay"); err == nil && f.state != forkFrozen {
+				over(errOvertaken)
+			}
+		}
+	})
+	return work, func() { stop(); wg.Wait(); over(nil) }
+}
+
+var errOvertaken = fmt.Errorf("%w: another Rebuild was begun", ErrMoved)
+
 const (
-	rebuildDead = time.Minute // a Rebuild without an end is taken for dead
+	rebuildDead = time.Minute // a Rebuild that is not heard of is taken for dead
 	rebuildLook = 250 * time.Millisecond
 )
 
@@ -109,12 +139,13 @@ type frozen struct {
 	state int64
 	now   time.Time // where it is frozen by this token, as is
 	meta  meta      // this, as it stays
+	last  string    // and the journal's last entry, "0-0" if it has none
 }
 
 // fork does one of the things that freeze.lua can do.
 func (a *Activity) fork(ctx context.Context, token, what string) (f frozen, err error) {
 	reply, err := freezeScript.Run(ctx, a.rdb, script.Call{
-		Keys: []string{a.keys.levels}, Args: []any{token, what, int64(rebuildDead / time.Second)},
+		Keys: []string{a.keys.levels, a.keys.stream}, Args: []any{token, what, int64(rebuildDead / time.Second)},
 	})
 	if err != nil {
 		return f, err
@@ -124,10 +155,11 @@ func (a *Activity) fork(ctx context.Context, token, what string) (f frozen, err 
 		return f, fmt.Errorf("%w: reply %v of freeze.lua", ErrUnknown, reply)
 	}
 	f.state, _ = r[0].(int64)
-	if f.state == forkFrozen && len(r) == 3 {
+	if f.state == forkFrozen && len(r) == 4 {
 		us, _ := r[1].(int64)
 		packed, _ := r[2].(string)
 		f.now = time.UnixMicro(us)
+		f.last, _ = r[3].(string)
 		f.meta, err = parseMeta(packed)
 	}
 	return f, err
@@ -208,7 +240,7 @@ func (p *part) build(ctx context.Context, parts []*part, token string) error {
 		p.add(now, 0, events...)
 	}
 
-	w := &writer{}
+	w := &writer{keep: buildKeep}
 	due, last := writeJournal(w, m.keys[1], r, p.at)
 	open := int64(0)
 	for id, o := range r.orders {
@@ -238,9 +270,6 @@ func (p *part) build(ctx context.Context, parts []*part, token string) error {
 			w.set(m.keys[0], ">"+strconv.Itoa(i), fmt.Sprintf("%d .", p.numbers[i]))
 			w.set(m.keys[0], "<"+strconv.Itoa(i), fmt.Sprintf("%d ", other.numbers[a.bucket]))
 		}
-	}
-	for _, k := range m.keys {
-		w.commands = append(w.commands, []any{"pexpire", k, buildKeep.Milliseconds()})
 	}
 	if err := w.flush(ctx, a.rdb); err != nil {
 		return a.readError(err)
@@ -300,20 +329,34 @@ func (p *part) install(ctx context.Context, token string) error {
 		return err
 	}
 	if reply != int64(1) {
-		return fmt.Errorf("%w: another Rebuild was begun", ErrMoved)
+		return errOvertaken
 	}
 	return nil
 }
 
-// A writer collects writes and sends them in pipelines.
-type writer struct{ commands [][]any }
-
-func (w *writer) set(key, field, value string) {
-	w.commands = append(w.commands, []any{"hset", key, field, value})
+// A writer collects writes and sends them in pipelines. Keys are kept for a while from
+// their first write on.
+type writer struct {
+	keep     time.Duration
+	seen     map[string]bool
+	commands [][]any
 }
 
+func (w *writer) write(key string, command ...any) {
+	w.commands = append(w.commands, command)
+	if !w.seen[key] {
+		if w.seen == nil {
+			w.seen = map[string]bool{}
+		}
+		w.seen[key] = true
+		w.commands = append(w.commands, []any{"pexpire", key, w.keep.Milliseconds()})
+	}
+}
+
+func (w *writer) set(key, field, value string) { w.write(key, "hset", key, field, value) }
+
 func (w *writer) add(key, id, prev string, at, hold int64, ops []byte) {
-	w.commands = append(w.commands, []any{"xadd", key, id, "p", prev, "t", at, "h", hold, "o", ops})
+	w.write(key, "xadd", key, id, "p", prev, "t", at, "h", hold, "o", ops)
 }
 
 func (w *writer) flush(ctx context.Context, rdb redis.UniversalClient) error {

@@ -7,7 +7,7 @@
 --          one before
 -- ARGV     1 token of the Rebuild, 2 generation of the new orders, 3 what makes the
 --          journal's new state, then sku, version and left of each crossing
--- Returns  1: done; 0: another Rebuild was faster
+-- Returns  1: done; 0: another Rebuild was faster, or what was made is gone
 -- Retry    state: what was made is there once
 
 local call, match = redis.call, string.match
@@ -16,6 +16,7 @@ if got[4] == ARGV[1] then return 1 end
 if not got[2] or match(got[2], '^%S+ !([^:]*):') ~= ARGV[1] then return 0 end
 local there = {}
 for i = 8, 12 do there[i] = call('EXISTS', KEYS[i]) == 1 end
+if not there[8] then return 0 end
 call('XLEN', KEYS[3]) -- of the right type before the first write
 
 local gen = got[1] and tonumber(match(got[1], '^(%d+)')) or 0
@@ -25,7 +26,7 @@ local function replace(from, to)
   call('PERSIST', to)
 end
 replace(KEYS[8], KEYS[1])
-replace(KEYS[9], KEYS[2])
+if there[9] then replace(KEYS[9], KEYS[2]) end -- not of a bucket in which nothing was
 if there[10] then replace(KEYS[10], KEYS[4]) end
 if there[11] then replace(KEYS[11], KEYS[5]) end
 if there[12] then replace(KEYS[12], KEYS[7] .. ':' .. ARGV[2]) end

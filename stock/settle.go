@@ -115,10 +115,8 @@ func (a *Activity) do(ctx context.Context, o *op) (Result, error) {
 // send is do without telling what the outcome means.
 func (a *Activity) send(ctx context.Context, o *op) (outcome, error) {
 	id := o.text
-	if o.reason != "" || o.move != nil && o.move.alone || o.verb == 'S' || o.verb == 'C' {
-		// Two reasons are two calls. A Lookup or Confirm must not take the answer to
-		// one that was sent before its order was settled.
-		id = ""
+	if o.reason != "" || o.move != nil && o.move.alone {
+		id = "" // two reasons are two calls
 	}
 	size := len(o.text) + 24
 	if o.move != nil {

@@ -84,6 +84,29 @@ func TestAnswersAreNotOlderThanTheCall(t *testing.T) {
 	}
 }
 
+// Nor does an order: one that is placed after its like was cancelled is told so, while
+// the answer to the first is still on its way.
+func TestAnOrderDoesNotTakeAnOlderAnswer(t *testing.T) {
+	for _, unmerged := range []bool{false, true} {
+		redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+			a, _, faults := blocked(t, b, Options{Unmerged: unmerged}, time.Second)
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				res, err := a.Deduct(t.Context(), tea("o", "u", 1))
+				require.NoError(t, err)
+				require.Equal(t, Sold, res.State)
+			})
+			synctest.Wait()
+			_, err := a.Cancel(t.Context(), Ref{"o", "u"}, "")
+			require.NoError(t, err)
+			_, err = a.Deduct(t.Context(), tea("o", "u", 1))
+			require.ErrorIs(t, err, ErrCancelled)
+			wg.Wait()
+			require.Equal(t, 1, faults.Fired(redistest.DelayReply))
+		})
+	}
+}
+
 // Goroutines that ask for the same at the same time get the same, once.
 func TestTheSameOrderFromManyGoroutines(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {

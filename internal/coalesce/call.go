@@ -15,7 +15,6 @@ type call[Q, R any] struct {
 
 	state  state
 	gone   bool          // the lead's own caller has left
-	stray  bool          // joined a flight that had been abandoned
 	lead   *call[Q, R]   // of one that joined
 	flight *flight[Q, R] // of a lead that is sent
 	joined list[Q, R]

@@ -68,7 +68,7 @@ type Options struct {
 type Stats struct {
 	Flights    uint64 // calls of flush
 	Items      uint64 // items they carried
-	Joined     uint64 // callers that joined an item already there
+	Joined     uint64 // callers that joined an item that waited
 	Dropped    uint64 // items not sent because all their callers left
 	Overloaded uint64 // items refused with ErrOverloaded
 	Beside     uint64 // flights opened beside a slow one
@@ -122,9 +122,9 @@ func New[Q, R any](flush func(ctx context.Context, lane string, batch []Q) ([]R,
 // Do sends q, which weighs size bytes, in the named lane and returns its
 // result.
 //
-// An id that waits or flies in the lane already is joined instead of sent, and
-// its result shared: equal ids must mean equal requests. An empty id is never
-// joined.
+// An id that waits in the lane already is joined instead of sent, and its result
+// shared: equal ids must mean equal requests. What flies is not joined: its answer may
+// be older than the call. An empty id is never joined.
 //
 // A caller whose ctx ends leaves at once, with ctx's error and ErrUnsent if the
 // item was withdrawn in time, or ErrUnknown if it was or will be sent. Errors
@@ -135,33 +135,15 @@ func (g *Group[Q, R]) Do(ctx context.Context, lane, id string, q Q, size int) (R
 		var none R
 		return none, fmt.Errorf("%w: %w", ErrUnsent, err)
 	}
-	r, err, again := g.do(ctx, lane, id, q, size)
-	for again {
-		// The item that was joined belonged to a flight that had been told to
-		// stop, because nobody waited for it. Its error is no answer for a caller
-		// who does wait: now that it landed, the item is sent anew. If it cannot
-		// be, what the first flight did stays open all the same.
-		cut := err
-		r, err, again = g.do(ctx, lane, id, q, size)
-		if errors.Is(err, ErrUnsent) {
-			if err = ctx.Err(); err == nil {
-				err = cut
-			}
-			err = fmt.Errorf("%w: %w", ErrUnknown, err)
-		}
-	}
-	return r, err
-}
-
-func (g *Group[Q, R]) do(ctx context.Context, lane, id string, q Q, size int) (r R, err error, again bool) {
+	var r R
 	c := g.calls.Get().(*call[Q, R])
 	c.id, c.q, c.size = id, q, size
 	l := g.enter(lane)
-	err = l.submit(c)
+	err := l.submit(c)
 	l.mu.Unlock()
 	if err != nil {
 		g.recycle(c)
-		return r, err, false
+		return r, err
 	}
 	if done := ctx.Done(); done == nil {
 		<-c.ready
@@ -170,14 +152,14 @@ func (g *Group[Q, R]) do(ctx context.Context, lane, id string, q Q, size int) (r
 		case <-c.ready:
 		case <-done:
 			if reason := l.leave(c); reason != nil {
-				return r, fmt.Errorf("%w: %w", reason, ctx.Err()), false
+				return r, fmt.Errorf("%w: %w", reason, ctx.Err())
 			}
 			<-c.ready // it landed in this moment
 		}
 	}
-	r, err, again = c.r, c.err, c.stray && c.err != nil
+	r, err = c.r, c.err
 	g.recycle(c)
-	return r, err, again
+	return r, err
 }
 
 // Close refuses new items and waits until all that were accepted have landed.

@@ -54,7 +54,7 @@ func (l *lane[Q, R]) load(f *flight[Q, R], now time.Time) {
 		if len(f.calls) == l.g.opts.MaxItems || len(f.calls) > 0 && c.size > l.g.opts.MaxBytes-bytes {
 			break
 		}
-		l.queue.remove(c)
+		l.withdraw(c)
 		bytes += c.size
 		c.state, c.flight = sent, f
 		f.waiting += c.waiters()
@@ -124,7 +124,6 @@ func (f *flight[Q, R]) land(rs []R, err error) {
 	d := time.Since(f.took)
 	l.mu.Lock()
 	for _, c := range f.calls {
-		l.forget(c)
 		c.settle()
 	}
 	// A stuck flight counts as one that was just slow: it must not raise the

@@ -39,7 +39,7 @@ type lane[Q, R any] struct {
 	mu      sync.Mutex
 	dead    bool // swept: not in g.lanes any more
 	queue   list[Q, R]
-	ids     map[string]*call[Q, R] // leads that are queued or sent
+	ids     map[string]*call[Q, R] // leads that are queued
 	air     []*flight[Q, R]
 	landing int           // of those in the air, about to take the queue or end
 	avg     time.Duration // moving average of a flight, 0 before the first
@@ -129,10 +129,6 @@ func (l *lane[Q, R]) join(c, lead *call[Q, R]) {
 	l.g.stats.joined.Add(1)
 	c.lead = lead
 	lead.joined.push(c)
-	if lead.state == sent {
-		lead.flight.waiting++
-		c.stray = lead.flight.abandoned
-	}
 }
 
 // leave takes c's caller out. It returns nil if the answer is there already,

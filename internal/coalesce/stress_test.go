@@ -50,7 +50,6 @@ type oracle struct {
 	faults   map[string]string // the first of each kind
 	batches  [][]request
 	air      map[string][]time.Time         // lane: starts of its flights
-	flying   map[string]int                 // lane and id
 	sent     map[int]int                    // request: batch
 	unsent   map[int]bool                   // requests told so
 	waiting  map[string]int                 // by key: callers in Do
@@ -61,7 +60,7 @@ type oracle struct {
 func newOracle(seed uint64, opts Options) *oracle {
 	return &oracle{
 		opts: opts, rng: rand.New(rand.NewPCG(seed, 0)), faults: map[string]string{},
-		air: map[string][]time.Time{}, flying: map[string]int{},
+		air:  map[string][]time.Time{},
 		sent: map[int]int{}, unsent: map[int]bool{}, waiting: map[string]int{}, left: map[string]time.Time{},
 	}
 }
@@ -88,7 +87,7 @@ func (q request) key() string {
 
 func (o *oracle) flush(ctx context.Context, lane string, batch []request) ([]reply, error) {
 	seq := o.depart(lane, batch)
-	defer o.arrive(lane, batch, time.Now())
+	defer o.arrive(lane, time.Now())
 	took, fate := o.random(8), o.random(100)
 	if fate%25 == 0 {
 		took = 150 // stuck
@@ -141,11 +140,6 @@ func (o *oracle) depart(lane string, batch []request) int {
 			o.fault("request %d was sent twice, in batches %d and %d", q.n, before, seq)
 		}
 		o.sent[q.n] = seq
-		if q.id != "" {
-			if o.flying[q.key()]++; o.flying[q.key()] > 1 {
-				o.fault("%s flies twice", q.key())
-			}
-		}
 		if o.waiting[q.key()] == 0 && o.left[q.key()].Before(now) {
 			o.fault("request %d was sent after its callers left", q.n)
 		}
@@ -156,16 +150,11 @@ func (o *oracle) depart(lane string, batch []request) int {
 	return seq
 }
 
-func (o *oracle) arrive(lane string, batch []request, took time.Time) {
+func (o *oracle) arrive(lane string, took time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	i := slices.IndexFunc(o.air[lane], took.Equal)
 	o.air[lane] = slices.Delete(o.air[lane], i, i+1)
-	for _, q := range batch {
-		if q.id != "" {
-			o.flying[q.key()]--
-		}
-	}
 }
 
 // call makes one random call and judges its answer.
@@ -186,6 +175,7 @@ func (o *oracle) call(parent context.Context, d doer, n int) {
 	}
 	o.mu.Lock()
 	o.waiting[q.key()]++
+	before := len(o.batches)
 	o.mu.Unlock()
 	began := time.Now()
 	r, err := d.Do(ctx, q.lane, q.id, q, q.size)
@@ -204,6 +194,9 @@ func (o *oracle) call(parent context.Context, d doer, n int) {
 		o.outcomes.ok++
 		if r.key() != q.key() {
 			o.fault("request %d (%s) got the result of request %d (%s)", n, q.key(), r.n, r.key())
+		}
+		if r.batch < before {
+			o.fault("request %d got the result of batch %d, which was sent before it was made", n, r.batch)
 		}
 	case errors.Is(err, ErrUnsent) && errors.Is(err, ErrUnknown):
 		o.fault("request %d was told both: %v", n, err)
