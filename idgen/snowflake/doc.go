@@ -26,7 +26,7 @@
 // more ids than a unit has takes them from the next ones, within that bound, and then
 // waits. A clock that was set back by less goes unnoticed; otherwise Next waits until
 // it has caught up, or refuses with ErrClock if ctx ends sooner. The clock is read
-// when the lease is renewed; in between time is monotonic.
+// when the lease is taken or renewed; in between time is monotonic.
 //
 // Fields that do not fit their bits are errors of New, not wrong ids. An epoch that
 // ends within a year is logged and in Stats.

@@ -154,7 +154,6 @@ func LeaseWorker(ctx context.Context, rdb redis.UniversalClient, opts Options) (
 		rdb: rdb, opts: opts, key: key.New(opts.Prefix, "snowflake", layoutDigit, opts.Name).Key("workers"), base: time.Now(),
 		group: lifetime.New(), close: make(chan struct{}), early: make(chan struct{}, 1), change: make(chan struct{}),
 	}
-	w.readClock()
 	if err := w.acquire(ctx); err != nil {
 		return nil, fmt.Errorf("snowflake: lease of %q: %w", opts.Name, err)
 	}
@@ -236,7 +235,8 @@ func (w *Worker) acquire(ctx context.Context) error {
 	return fmt.Errorf("%w: %d", ErrNoWorker, w.opts.Workers)
 }
 
-// adopt puts a lease in the place of the one before.
+// adopt puts a lease in the place of the one before. The clock is read for it: its floor
+// may be above the time of the last reading.
 func (w *Worker) adopt(l *lease, ceiling int64, sent time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -254,6 +254,7 @@ func (w *Worker) adopt(l *lease, ceiling int64, sent time.Time) {
 		}
 		l.last.Store(last)
 	}
+	w.readClock()
 	w.lease.Store(l)
 	w.wake()
 }

@@ -73,6 +73,33 @@ func TestLostLease(t *testing.T) {
 	})
 }
 
+// A process that was suspended while another one had its worker id takes it again above
+// that one's ids, and reads its clock, which went on meanwhile: ids do not wait.
+func TestLostLeaseReadsClock(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		opts := Options{Workers: 1}
+		w := leaseOf(t, b.Client(), opts)
+		s := flakeOf(t, virtual, w)
+		time.Sleep(5 * time.Second)
+		next(t, s)
+
+		const step = 40 * time.Second // of wall clocks, not of the monotonic one
+		b.Mini.SetTime(time.Now().Add(step))
+		other := leaseOf(t, b.Client(), opts)
+		other.setClock(step.Microseconds())
+		used := next(t, flakeOf(t, virtual, other))
+		require.NoError(t, other.Close(t.Context()))
+
+		w.skew.Store(step.Microseconds())
+		w.hurry()
+		time.Sleep(time.Second)
+		require.EqualValues(t, 1, s.Stats().Lost)
+		began := time.Now()
+		require.Greater(t, next(t, s), used)
+		require.Zero(t, time.Since(began))
+	})
+}
+
 // Each script is sent, executed, and its reply lost: what it does it does once.
 func TestLostReplies(t *testing.T) {
 	for _, fault := range []redistest.Fault{redistest.LoseReply, redistest.CutAfter} {
