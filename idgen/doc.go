@@ -36,11 +36,16 @@
 // RedisStore is unique barring a failover that loses claims. Redis replicates
 // asynchronously: a promoted replica may not know of the last moments, and hand out
 // again what was claimed in them. When the server's replication id changes, every
-// counter skips RedisOptions.Gap numbers, once, which covers a replica that lagged by
-// less than that many numbers. A Redis that lost everything begins again at
-// RedisOptions.Start, unless a process with a memory claims first: keep a high-water
-// mark elsewhere, as the largest id in the orders table, and put it there. Where
-// neither will do, use SQLStore.
+// counter that it has skips RedisOptions.Gap numbers, once, which covers a replica that
+// lagged by less than that many numbers. The skip is itself such a claim, of Gap numbers
+// and more: a server that gets its first replica changes its id too, and that replica has
+// to receive the claim that follows.
+//
+// A counter that the promoted replica had not received at all, because its biz is so new,
+// begins again at RedisOptions.Start, as all do on a Redis that lost everything, unless a
+// process with a memory claims first. Nothing in Redis tells: keep a high-water mark
+// elsewhere, as the largest id in the orders table, and put it there. Where neither will
+// do, use SQLStore.
 //
 // A store that was restored from a backup repeats what came after it, and so does a
 // database that may forget its last commits in a crash or a failover

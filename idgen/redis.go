@@ -30,7 +30,8 @@ type RedisOptions struct {
 	// Gap is how many numbers are skipped when a failover or restart is noticed, since
 	// the server may have forgotten the last claims; 10,000,000 if 0, -1 for none, at
 	// most 2^40. It should exceed what all processes claim in the time by which a
-	// replica may lag.
+	// replica may lag. It does not help a biz whose first claim was among what is
+	// forgotten: for a new biz there is Start.
 	Gap int64
 	// AllowEviction accepts a Redis that may evict keys (any maxmemory-policy but
 	// noeviction). An evicted counter begins again.
