@@ -22,7 +22,8 @@
 //
 // A link with MaxClicks is followed so many times, counted in the Store before each
 // redirect. A change is seen at once in this process and after Options.LocalTTL in
-// others; a look that began before it does not bring the old link back.
+// others; a look that began before it does not bring the old link back, and answers
+// nobody who comes after it.
 //
 // Callers who want the same code at the same time share one look into the Store, and
 // each obeys its own ctx. Unknown codes are remembered for Options.NotFoundTTL.

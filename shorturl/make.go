@@ -164,14 +164,15 @@ func (s *Service) update(ctx context.Context, l Link) error {
 	return wrap("update", l.Code, err)
 }
 
-// forget makes the next Resolve ask the Store.
+// forget makes every Resolve that begins after it ask the Store. It drops twice: what
+// has read the old link before must not give it to Cache after the Delete, and what
+// began before the Delete may have read it there.
 func (s *Service) forget(ctx context.Context, code string) {
-	s.changes.Add(1)
+	s.drop(code)
 	if s.opts.Cache != nil {
 		s.opts.Cache.Delete(ctx, code)
+		s.drop(code)
 	}
-	s.links.remove(code)
-	s.misses.remove(code)
 }
 
 func wrap(verb, what string, err error) error {

@@ -69,16 +69,20 @@ func newEntry(l Link, until time.Time) *entry {
 	return &entry{code: l.Code, link: l, until: until, location: []string{l.URL}}
 }
 
-// flights makes the callers that want one code at the same time share one look.
+// flights makes the callers that want one code at the same time share one look. What
+// looks and changes do to the tables they do under mu.
 type flights struct {
-	mu sync.Mutex
-	by map[string]*flight
+	mu      sync.Mutex
+	by      map[string]*flight
+	writing map[string]int // looks that are writing into Cache, by code
 }
 
 type flight struct {
-	done chan struct{}
-	e    *entry
-	err  error
+	done      chan struct{}
+	stale     bool // the link was changed since: what was read may be the old one; under mu
+	pastCache bool // Cache may be given an old link at the moment
+	e         *entry
+	err       error
 }
 
 // load looks code up in Guard, Cache and Store, and remembers what it found.
@@ -89,16 +93,11 @@ func (s *Service) load(ctx context.Context, code string) (*entry, error) {
 	s.loads.mu.Lock()
 	f := s.loads.by[code]
 	if f == nil {
-		f = &flight{done: make(chan struct{})}
+		f = &flight{done: make(chan struct{}), pastCache: s.loads.writing[code] > 0}
 		run := func(ctx context.Context) {
-			f.e, f.err = s.look(ctx, code)
-			s.loads.mu.Lock()
-			delete(s.loads.by, code)
-			s.loads.mu.Unlock()
+			f.e, f.err = s.look(ctx, code, f)
+			s.land(code, f)
 			close(f.done)
-		}
-		if s.loads.by == nil {
-			s.loads.by = map[string]*flight{}
 		}
 		s.loads.by[code] = f
 		s.loads.mu.Unlock()
@@ -119,37 +118,83 @@ func (s *Service) load(ctx context.Context, code string) (*entry, error) {
 	}
 }
 
-func (s *Service) look(ctx context.Context, code string) (*entry, error) {
+func (s *Service) look(ctx context.Context, code string, f *flight) (*entry, error) {
 	if s.opts.Guard != nil && !s.opts.Guard.Has(ctx, "code:"+code) {
 		s.missed.Add(1)
 		return &entry{code: code}, nil
 	}
 	s.loaded.Add(1)
-	changes := s.changes.Load()
-	if s.opts.Cache != nil {
+	if s.opts.Cache != nil && !f.pastCache {
 		if l, ok := s.opts.Cache.Get(ctx, code); ok && l.Code == code {
-			return s.remember(newEntry(l, time.Now().Add(s.opts.LocalTTL)), s.links, changes), nil
+			return newEntry(l, time.Now().Add(s.opts.LocalTTL)), nil
 		}
 	}
 	l, err := s.opts.Store.Get(ctx, code)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return s.remember(&entry{code: code, until: time.Now().Add(s.opts.NotFoundTTL)}, s.misses, changes), nil
+		return &entry{code: code, until: time.Now().Add(s.opts.NotFoundTTL)}, nil
 	case err != nil:
 		s.opts.Logger.Warn("shorturl: the store failed", "code", code, "error", err)
 		return nil, wrap("get", code, err)
 	}
-	if s.opts.Cache != nil && s.changes.Load() == changes {
-		s.opts.Cache.Set(ctx, l)
+	if s.opts.Cache != nil {
+		s.share(ctx, l, f)
 	}
-	return s.remember(newEntry(l, time.Now().Add(s.opts.LocalTTL)), s.links, changes), nil
+	return newEntry(l, time.Now().Add(s.opts.LocalTTL)), nil
 }
 
-// remember keeps e, unless a link was changed since e was read: it may be that one.
-func (s *Service) remember(e *entry, in *table, changes uint64) *entry {
-	in.put(e, time.Now())
-	if s.changes.Load() != changes {
-		in.remove(e.code)
+// share writes l into Cache, and takes it back if a change overtook it. Until then
+// looks go past Cache.
+func (s *Service) share(ctx context.Context, l Link, f *flight) {
+	s.loads.mu.Lock()
+	stale := f.stale
+	if !stale {
+		s.loads.writing[l.Code]++
 	}
-	return e
+	s.loads.mu.Unlock()
+	if stale {
+		return
+	}
+	s.opts.Cache.Set(ctx, l)
+	s.loads.mu.Lock()
+	stale = f.stale
+	s.loads.mu.Unlock()
+	if stale {
+		s.opts.Cache.Delete(ctx, l.Code)
+	}
+	s.loads.mu.Lock()
+	defer s.loads.mu.Unlock()
+	if s.loads.writing[l.Code]--; s.loads.writing[l.Code] == 0 {
+		delete(s.loads.writing, l.Code)
+	}
+}
+
+// land ends a flight, and remembers what it found unless that may be an old link.
+func (s *Service) land(code string, f *flight) {
+	s.loads.mu.Lock()
+	defer s.loads.mu.Unlock()
+	if f.stale {
+		return
+	}
+	delete(s.loads.by, code)
+	switch {
+	case f.err != nil || f.e.until.IsZero(): // nothing that holds for longer
+	case f.e.link.Code == "":
+		s.misses.put(f.e, time.Now())
+	default:
+		s.links.put(f.e, time.Now())
+	}
+}
+
+// drop removes what is remembered of code. What is being looked up will not be
+// remembered, nor told to anyone who comes from now on.
+func (s *Service) drop(code string) {
+	s.loads.mu.Lock()
+	defer s.loads.mu.Unlock()
+	if f := s.loads.by[code]; f != nil {
+		f.stale = true
+		delete(s.loads.by, code)
+	}
+	s.links.remove(code)
+	s.misses.remove(code)
 }

@@ -135,23 +135,6 @@ func TestUpdateDisableDelete(t *testing.T) {
 	})
 }
 
-// A look that began before a change does not put the old link back.
-func TestChangeDuringLoad(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := &spy{Store: MemoryStore(), delay: time.Second}
-		s := service(t, Options{Store: store})
-		l := shorten(t, s, Request{})
-		go func() { _, _ = s.Resolve(t.Context(), l.Code) }()
-		time.Sleep(time.Second / 2) // the old link is on its way
-		l.URL = "https://example.org/"
-		require.NoError(t, s.update(t.Context(), l))
-		time.Sleep(time.Second)
-		got, err := s.Resolve(t.Context(), l.Code)
-		require.NoError(t, err)
-		require.Equal(t, "https://example.org/", got.URL)
-	})
-}
-
 // A thousand callers of a code that is not at hand share one look, and one who leaves
 // takes nobody with him.
 func TestOneLook(t *testing.T) {
@@ -337,33 +320,6 @@ func TestMaxClicks(t *testing.T) {
 	got, err := s.Get(t.Context(), l.Code)
 	require.NoError(t, err)
 	require.EqualValues(t, 3, got.Clicks)
-}
-
-type sharedCache struct{ sync.Map }
-
-func (c *sharedCache) Get(_ context.Context, code string) (Link, bool) {
-	l, ok := c.Load(code)
-	if !ok {
-		return Link{}, false
-	}
-	return l.(Link), true
-}
-func (c *sharedCache) Set(_ context.Context, l Link)         { c.Store(l.Code, l) }
-func (c *sharedCache) Delete(_ context.Context, code string) { c.Map.Delete(code) }
-
-func TestCache(t *testing.T) {
-	store, cache := &spy{Store: MemoryStore()}, &sharedCache{}
-	a, b := service(t, Options{Store: store, Cache: cache}), service(t, Options{Store: store, Cache: cache})
-	l := shorten(t, a, Request{})
-	for _, s := range []*Service{a, b, a, b} {
-		_, err := s.Resolve(t.Context(), l.Code)
-		require.NoError(t, err)
-	}
-	require.EqualValues(t, 1, store.gets.Load())
-	require.NoError(t, a.Disable(t.Context(), l.Code))
-	_, ok := cache.Get(t.Context(), l.Code)
-	require.False(t, ok)
-	require.Equal(t, Stats{Hits: 1, Loads: 1}, a.Stats())
 }
 
 type discardWriter struct{ h http.Header }

@@ -91,7 +91,7 @@ type Store interface {
 // A Cache is shared between processes, such as one in Redis, in front of the Store.
 // It may forget; Get also returns false when it is down. Its entries should have a TTL:
 // a process that reads a link from the Store while another one changes it may put the
-// old one back.
+// old one back, and a Delete that fails leaves it there.
 type Cache interface {
 	Get(ctx context.Context, code string) (Link, bool)
 	Set(ctx context.Context, l Link)
@@ -246,7 +246,6 @@ type Service struct {
 	reserved map[string]bool
 	links    *table
 	misses   *table
-	changes  atomic.Uint64 // a load that began before a change is not remembered
 	loads    flights
 	group    *lifetime.Group
 	closing  chan struct{}
@@ -269,7 +268,7 @@ func New(opts Options) (*Service, error) {
 	}
 	s := &Service{
 		opts: opts, domain: domain, shuffle: permute.New(opts.Key, domain), reserved: map[string]bool{},
-		group: lifetime.New(), closing: make(chan struct{}),
+		loads: flights{by: map[string]*flight{}, writing: map[string]int{}}, group: lifetime.New(), closing: make(chan struct{}),
 	}
 	for _, w := range slices.Concat(reservedWords, opts.Reserved) {
 		s.reserved[strings.ToLower(w)] = true
