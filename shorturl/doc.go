@@ -55,7 +55,7 @@
 // Nothing changes, unless Cache or Guard live there: a Cache that is down should return
 // false, a Guard true. When the Store is down, links at hand are followed until
 // Options.LocalTTL; others, and links with MaxClicks, are answered 503. A look that
-// hangs ends after 5 s.
+// hangs ends after 5 s, and so does counting a click.
 //
 // # Cost per call
 //

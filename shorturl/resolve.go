@@ -10,7 +10,7 @@ import (
 	"github.com/spillway-go/spillway/internal/lifetime"
 )
 
-// loadPatience ends a look into Cache and Store that hangs.
+// loadPatience ends a look into Cache and Store that hangs, and a click that is counted.
 const loadPatience = 5 * time.Second
 
 // Resolve returns the link that a code leads to: ErrNotFound, ErrGone, or what the
@@ -58,6 +58,8 @@ func (s *Service) follow(ctx context.Context, e *entry, now time.Time) (*entry, 
 	case l.MaxClicks == 0:
 		return e, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, loadPatience)
+	defer cancel()
 	l, err := s.opts.Store.Count(ctx, e.code, now)
 	if err != nil {
 		return nil, wrap("count", e.code, err)
@@ -103,7 +105,11 @@ func (s *Service) load(ctx context.Context, code string) (*entry, error) {
 		s.loads.mu.Unlock()
 		// Whoever comes first may leave; the others still want the answer.
 		ctx, cancel := lifetime.Within(ctx, loadPatience)
-		if !s.group.Go(func(context.Context) { defer cancel(); run(ctx) }) {
+		if !s.group.Go(func(closing context.Context) {
+			defer context.AfterFunc(closing, cancel)()
+			defer cancel()
+			run(ctx)
+		}) {
 			defer cancel()
 			run(ctx) // closed: without a goroutine that nobody would end
 		}

@@ -275,6 +275,48 @@ func TestStoreHangs(t *testing.T) {
 	})
 }
 
+// Nor does a click that hangs outlast that, or the end of its ctx.
+func TestCountHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &hanging{Store: MemoryStore()}
+		store.well.Store(true)
+		s := service(t, Options{Store: store})
+		l := shorten(t, s, Request{MaxClicks: 1})
+		_, err := s.load(t.Context(), l.Code)
+		require.NoError(t, err)
+		store.well.Store(false)
+		began := time.Now()
+		require.Equal(t, 503, get(s, "GET", "/"+l.Code).Code)
+		require.Equal(t, loadPatience, time.Since(began))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = s.Resolve(ctx, l.Code)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, loadPatience+time.Second, time.Since(began))
+		store.well.Store(true)
+		require.Equal(t, 302, get(s, "GET", "/"+l.Code).Code)
+	})
+}
+
+// A look that hangs does not keep Close beyond its ctx.
+func TestCloseDuringLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := service(t, Options{Store: &hanging{Store: MemoryStore()}})
+		looked := make(chan error, 1)
+		go func() {
+			_, err := s.Resolve(t.Context(), "unknown")
+			looked <- err
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		require.ErrorIs(t, s.Close(ctx), context.DeadlineExceeded)
+		require.Equal(t, 100*time.Millisecond, time.Since(began))
+		require.ErrorIs(t, <-looked, context.Canceled)
+	})
+}
+
 // A hanging Store answers once it is well.
 type hanging struct {
 	Store
@@ -287,6 +329,14 @@ func (h *hanging) Get(ctx context.Context, code string) (Link, error) {
 		return Link{}, ctx.Err()
 	}
 	return h.Store.Get(ctx, code)
+}
+
+func (h *hanging) Count(ctx context.Context, code string, now time.Time) (Link, error) {
+	if !h.well.Load() {
+		<-ctx.Done()
+		return Link{}, ctx.Err()
+	}
+	return h.Store.Count(ctx, code, now)
 }
 
 // A link for three clicks gives three, whoever asks at once, and HEAD and bots

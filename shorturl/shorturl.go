@@ -286,12 +286,12 @@ func New(opts Options) (*Service, error) {
 	return s, nil
 }
 
-// Close records the clicks that wait, until ctx ends. Resolve and Handler go on
-// working, without clicks; Shorten returns ErrClosed.
+// Close records the clicks that wait, until ctx ends; looks that are under way then end
+// too. Resolve and Handler go on working, without clicks; Shorten returns ErrClosed.
 func (s *Service) Close(ctx context.Context) error {
 	s.close.Do(func() { close(s.closing) })
 	if err := s.group.Drain(ctx); err != nil {
-		return fmt.Errorf("shorturl: clicks were lost in Close: %w", err)
+		return fmt.Errorf("shorturl: Close did not wait for all clicks and looks: %w", err)
 	}
 	return nil
 }
