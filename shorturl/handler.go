@@ -25,7 +25,8 @@ var (
 //
 // A link with MaxClicks is counted in the Store before the redirect. HEAD and known
 // bots are not counted, and get 204 without the address for such a link: it would
-// be a way around the count.
+// be a way around the count. Whether it is used up they are told as it was when the
+// link was last read.
 func (s *Service) Handler() http.Handler { return http.HandlerFunc(s.redirect) }
 
 func (s *Service) redirect(w http.ResponseWriter, r *http.Request) {
@@ -51,6 +52,10 @@ func (s *Service) redirect(w http.ResponseWriter, r *http.Request) {
 		now = time.Now()
 	}
 	if e.link.MaxClicks > 0 && (r.Method == http.MethodHead || isBot(r.UserAgent())) {
+		if !e.link.alive(now) {
+			answer(w, http.StatusGone)
+			return
+		}
 		answer(w, http.StatusNoContent)
 		return
 	}
