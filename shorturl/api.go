@@ -79,9 +79,14 @@ func (s *Service) as(call func(r *http.Request, owner string) (status int, body 
 			w.WriteHeader(status)
 			return
 		}
+		text, err := json.Marshal(body)
+		if err != nil {
+			s.apiError(w, err)
+			return
+		}
 		h.Set("Content-Type", "application/json")
 		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(body)
+		_, _ = w.Write(append(text, '\n'))
 	})
 }
 

@@ -76,6 +76,32 @@ func TestAPI(t *testing.T) {
 	require.Equal(t, 404, status)
 }
 
+// An end that JSON cannot write is refused, and a link that has one all the same, in the
+// store, is an error that can be seen.
+func TestAPIYear10000(t *testing.T) {
+	s := apiService(t)
+	for _, expires := range []string{"9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59-00:01"} {
+		status, _ := call(t, s, "ann", "POST", "/links", `{"url": "https://example.com", "expires": "`+expires+`"}`)
+		require.Equal(t, 400, status)
+	}
+	status, l := call(t, s, "ann", "POST", "/links", `{"url": "https://example.com", "alias": "last", "expires": "9999-12-31T23:59:59.999999999Z"}`)
+	require.Equal(t, 201, status)
+	require.Equal(t, "9999-12-31T23:59:59.999Z", l["expires"])
+	status, _ = call(t, s, "ann", "PATCH", "/links/last", `{"expires": "9999-12-31T23:59:59-01:00"}`)
+	require.Equal(t, 400, status)
+	status, page := call(t, s, "ann", "GET", "/links", "")
+	require.Equal(t, 200, status)
+	require.Len(t, page["links"], 1)
+
+	late := Link{Code: "late", URL: "https://example.com/", Owner: "ann", Expires: time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)}
+	_, err := s.opts.Store.Insert(t.Context(), late, "")
+	require.NoError(t, err)
+	for _, target := range []string{"/links", "/links/late"} {
+		status, _ = call(t, s, "ann", "GET", target, "")
+		require.Equal(t, 500, status)
+	}
+}
+
 func TestAPIRefuses(t *testing.T) {
 	s := apiService(t)
 	call(t, s, "ann", "POST", "/links", `{"url": "https://example.com", "alias": "ann-1"}`)

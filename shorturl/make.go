@@ -148,8 +148,8 @@ func (s *Service) link(ctx context.Context, r Request) (Link, error) {
 		return Link{}, fmt.Errorf("%w: Request.Owner %.128q, want at most %d bytes of UTF-8 without NUL", ErrInvalid, r.Owner, maxOwner)
 	case r.MaxClicks < 0:
 		return Link{}, fmt.Errorf("%w: Request.MaxClicks %d, want at least 0", ErrInvalid, r.MaxClicks)
-	case !r.Expires.IsZero() && r.Expires.Unix() < 1:
-		return Link{}, fmt.Errorf("%w: Request.Expires %v, want a time after 1970", ErrInvalid, r.Expires)
+	case !r.Expires.IsZero() && (r.Expires.Unix() < 1 || r.Expires.UTC().Year() > 9999):
+		return Link{}, fmt.Errorf("%w: Request.Expires %v, want a time after 1970 and before the year 10000", ErrInvalid, r.Expires)
 	}
 	l := Link{URL: url, Owner: r.Owner, MaxClicks: r.MaxClicks, Permanent: r.Permanent, PassQuery: r.PassQuery}
 	if !r.Expires.IsZero() {

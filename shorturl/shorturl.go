@@ -50,10 +50,10 @@ type Link struct {
 
 // A Request says what link is wanted.
 type Request struct {
-	URL       string // http or https, at most 2,048 bytes
-	Owner     string // at most 128 bytes
-	Alias     string // a code of one's own choice; empty: a generated one
-	Expires   time.Time
+	URL       string    // http or https, at most 2,048 bytes
+	Owner     string    // at most 128 bytes
+	Alias     string    // a code of one's own choice; empty: a generated one
+	Expires   time.Time // before the year 10000; zero: never
 	MaxClicks int64
 	Permanent bool
 	PassQuery bool
