@@ -127,7 +127,12 @@ func (s *sqlStore) Delete(ctx context.Context, code string) error {
 }
 
 func (s *sqlStore) List(ctx context.Context, owner, after string, limit int) ([]Link, error) {
-	rows, err := s.db.QueryContext(ctx, s.dialect.Rebind(selectLink+"owner = ? AND code > ? ORDER BY code LIMIT ?"), owner, after, limit)
+	where, args := "owner = ?", []any{owner}
+	if s.dialect == MySQL { // where "ann " = "ann" holds
+		where, args = where+" AND LENGTH(owner) = ?", append(args, len(owner))
+	}
+	args = append(args, after, limit)
+	rows, err := s.db.QueryContext(ctx, s.dialect.Rebind(selectLink+where+" AND code > ? ORDER BY code LIMIT ?"), args...)
 	if err != nil {
 		return nil, err
 	}

@@ -156,6 +156,26 @@ func TestLinkStoreList(t *testing.T) {
 	})
 }
 
+// An owner is its bytes: MySQL would take one for another that has spaces behind it.
+func TestLinkStoreOwners(t *testing.T) {
+	eachLinkStore(t, func(t *testing.T, s shorturl.Store) {
+		p, err := shorturl.New(shorturl.Options{Store: s, Key: []byte("k"), Codes: shorturl.Random})
+		require.NoError(t, err)
+		owners := []string{"", " ", "ann", "ann ", "ann  ", " ann", "Ann", "ann\t", "ánn", "á", "á "}
+		for _, owner := range owners {
+			_, err := p.Shorten(t.Context(), shorturl.Request{URL: "https://example.com", Owner: owner})
+			require.NoError(t, err)
+		}
+		for _, owner := range owners {
+			links, err := p.List(t.Context(), owner, "", 100)
+			require.NoError(t, err)
+			require.Len(t, links, 1, "%q", owner)
+			require.Equal(t, owner, links[0].Owner)
+		}
+		require.NoError(t, p.Close(t.Context()))
+	})
+}
+
 // naiveLinks looks for a link and then inserts one, with nothing that keeps two from
 // doing so at the same time: the first to insert waits until another has looked as well.
 type naiveLinks struct {
