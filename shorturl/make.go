@@ -131,8 +131,13 @@ func (s *Service) Get(ctx context.Context, code string) (Link, error) {
 // List returns up to limit links of an owner, 1 to 1,000, by code; after is the code
 // to go on from, empty to begin.
 func (s *Service) List(ctx context.Context, owner, after string, limit int) ([]Link, error) {
-	if limit < 1 || limit > maxList {
+	switch {
+	case limit < 1 || limit > maxList:
 		return nil, fmt.Errorf("%w: limit %d, want 1 to %d", ErrInvalid, limit, maxList)
+	case !isOwner(owner):
+		return nil, fmt.Errorf("%w: owner %.128q, want at most %d bytes of UTF-8 without NUL", ErrInvalid, owner, maxOwner)
+	case after != "" && !wellFormed(after):
+		return nil, fmt.Errorf("%w: after %.64q, want the code of a link", ErrInvalid, after)
 	}
 	links, err := s.opts.Store.List(ctx, owner, after, limit)
 	return links, wrap("list", owner, err)
@@ -144,7 +149,7 @@ func (s *Service) link(ctx context.Context, r Request) (Link, error) {
 	switch {
 	case err != nil:
 		return Link{}, err
-	case len(r.Owner) > maxOwner || !utf8.ValidString(r.Owner) || strings.ContainsRune(r.Owner, 0):
+	case !isOwner(r.Owner):
 		return Link{}, fmt.Errorf("%w: Request.Owner %.128q, want at most %d bytes of UTF-8 without NUL", ErrInvalid, r.Owner, maxOwner)
 	case r.MaxClicks < 0:
 		return Link{}, fmt.Errorf("%w: Request.MaxClicks %d, want at least 0", ErrInvalid, r.MaxClicks)
@@ -156,6 +161,11 @@ func (s *Service) link(ctx context.Context, r Request) (Link, error) {
 		l.Expires = r.Expires.UTC().Truncate(time.Millisecond)
 	}
 	return l, nil
+}
+
+// isOwner reports whether every Store can keep owner.
+func isOwner(owner string) bool {
+	return len(owner) <= maxOwner && utf8.ValidString(owner) && !strings.ContainsRune(owner, 0)
 }
 
 func (s *Service) update(ctx context.Context, l Link) error {
