@@ -47,7 +47,8 @@ func (n *note) spend(units, now int64) (left int64, ok bool) {
 // callers of this process need in a lease's time, going by the time since the last one
 // was asked for; but no more than twice what they used in that time, or a few calls at
 // once would take as if they went on like that. take.lua gives half of what is there at
-// most, so that leases become small, and then none, as the limit is reached.
+// most, so that leases become small, and then none, as the limit is reached; and none
+// where a call was denied, which needs what is there when it comes again.
 func (n *note) want(units, now int64, period time.Duration, burst int64) int64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -141,6 +141,32 @@ func TestLeaseShrinks(t *testing.T) {
 	})
 }
 
+// What is left when a call is denied stays there for it: whoever comes back at RetryAfter,
+// alone, gets all that is due, as without leases.
+func TestLeaseLeavesWhatWasDenied(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		for _, c := range []struct {
+			limit    Limit
+			first, n int64
+		}{
+			{PerSecond(10), 1, 10}, {PerSecond(10), 1, 5}, {PerSecond(10), 7, 5}, {PerSecond(100), 70, 50}, {PerMinute(60), 55, 10},
+		} {
+			l := open(t, b.Client(), Options{Lease: 100 * time.Millisecond}, c.limit)
+			_, err := l.AllowN(t.Context(), "k", c.first)
+			require.NoError(t, err)
+			granted := int64(0)
+			for began := time.Now(); time.Since(began) < 100*c.limit.Period; {
+				r, err := l.AllowN(t.Context(), "k", c.n)
+				require.NoError(t, err)
+				granted += r.Granted
+				time.Sleep(r.RetryAfter)
+			}
+			require.GreaterOrEqual(t, granted, 100*c.limit.Rate-c.n, "%+v", c)
+			require.NoError(t, l.Reset(t.Context(), "k"))
+		}
+	})
+}
+
 func TestCloseGivesLeasesBack(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 		l := open(t, rdb, Options{Lease: 10 * time.Second}, Limit{Rate: 1, Period: time.Hour, Burst: 10_000})

@@ -10,7 +10,8 @@
 -- Derived  none
 -- ARGV     those of read.lua; then the number of runs, and per run: units n of one
 --          call, calls k, longest wait in us (-1: a lease, of at most half of what
---          is there; it comes last). n = 0 only looks. A wait needs k = 1 and GCRA limits only
+--          is there, nothing after a denial; it comes last). n = 0 only looks. A wait
+--          needs k = 1 and GCRA limits only
 -- Returns  server time us; per run the calls granted, units left then, the limit
 --          that has least or denied (from 1), us until it is ready, us until the
 --          first call that was not granted could be, or until the one that waits
@@ -103,7 +104,7 @@ local function charge(n, at)
   end
 end
 
-local reply, charged, wait, j = { now, 0, 0, 0, 0, 0 }, false, 0, 1
+local reply, charged, denied, wait, j = { now, 0, 0, 0, 0, 0 }, false, false, 0, 1
 local left, least = available()
 for i = after + 1, after + 3 * tonumber(ARGV[after]), 3 do
   local n, k = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
@@ -112,7 +113,7 @@ for i = after + 1, after + 3 * tonumber(ARGV[after]), 3 do
   if n == 0 then
     if left == 0 then us = delay(1) end
   else
-    if wait < 0 then left = floor(left / 2) end -- the rest is for the others
+    if wait < 0 then left = denied and 0 or floor(left / 2) end -- the rest is for the others
     granted = math.min(k, floor(left / n))
     if granted > 0 then
       charge(granted * n, now)
@@ -121,6 +122,7 @@ for i = after + 1, after + 3 * tonumber(ARGV[after]), 3 do
     left = left - granted * n
     if granted < k and wait >= 0 then
       us, least = delay(n)
+      denied = true
       if wait > 0 and us <= wait then
         charge(n, now + us)
         granted, charged = 1, true
