@@ -90,7 +90,7 @@ func (l *Limiter) returnLeases(ctx context.Context) {
 	l.notes.each(func(n *note) {
 		if le := n.lease.Swap(nil); le != nil && now < le.until {
 			if left := le.left.Swap(0); left > 0 {
-				calls = append(calls, l.giveBackCall(n.key, le.state, left))
+				calls = append(calls, l.giveBackCall(n.key, le.state, left, nil))
 			}
 		}
 	})
@@ -102,9 +102,13 @@ func (l *Limiter) returnLeases(ctx context.Context) {
 	givebackScript.RunMany(ctx, l.rdb, calls) // what fails is lost, never minted
 }
 
-// giveBackCall undoes a taking of n units that left a state.
-func (l *Limiter) giveBackCall(key, state string, n int64) script.Call {
-	args := make([]any, len(l.args), len(l.args)+2)
+// giveBackCall undoes a taking of n units that left a state, by what it found if that
+// was ahead.
+func (l *Limiter) giveBackCall(key, state string, n int64, f *found) script.Call {
+	args := make([]any, len(l.args), len(l.args)+3)
 	copy(args, l.args)
-	return script.Call{Keys: []string{key}, Args: append(args, state, n)}
+	if f != nil {
+		return script.Call{Keys: []string{key}, Args: append(args, state, 0, f.state)}
+	}
+	return script.Call{Keys: []string{key}, Args: append(args, state, n, "")}
 }

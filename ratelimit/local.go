@@ -114,7 +114,7 @@ func (l *local) reset(key string) {
 }
 
 // giveBack undoes a taking of n units, as giveback.lua does: if it was the last.
-func (l *local) giveBack(key string, n, takes int64) {
+func (l *local) giveBack(key string, n, takes int64, f *found) {
 	b := l.bucket(key)
 	if b == nil {
 		return
@@ -125,5 +125,9 @@ func (l *local) giveBack(key string, n, takes int64) {
 		return
 	}
 	b.takes++
-	b.meters(l.rules).giveBack(l.rules, n)
+	if m := b.meters(l.rules); f != nil {
+		copy(m, f.meters)
+	} else {
+		m.giveBack(l.rules, n)
+	}
 }

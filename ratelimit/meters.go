@@ -1,5 +1,7 @@
 package ratelimit
 
+import "slices"
+
 // Meters are those of one key, one for each limit. A call is granted by all or none.
 type meters []meter
 
@@ -28,6 +30,7 @@ func (m meters) decide(rules []rule, q run, now int64, v *verdict) (taken bool) 
 		if v.granted < q.k {
 			v.us, v.limit = m.delay(rules, now, q.n)
 			if q.wait > 0 && v.us <= q.wait {
+				v.found = &found{meters: slices.Clone(m)}
 				m.charge(rules, now+v.us, q.n)
 				v.granted, taken = 1, true
 				v.left, v.limit = m.available(rules, now)
@@ -71,7 +74,7 @@ func (m meters) ready(rules []rule, now int64) int64 {
 	return last
 }
 
-// giveBack undoes a charge of n units, of limits that are all GCRA.
+// giveBack undoes a charge of n units that were there, of limits that are all GCRA.
 func (m meters) giveBack(rules []rule, n int64) {
 	for i := range m {
 		us, part := rules[i].costs(n)

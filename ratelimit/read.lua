@@ -96,13 +96,12 @@ local function ready(l)
   return l.before > 0 and (l.window + 1) * l.a or now
 end
 
--- Writes the state, which some limit keeps until it is ready.
-local function write()
-  local state, last = format('%d', now), now
+-- The state as it is stored.
+local function encode()
+  local state = format('%d', now)
   for i = 1, m do
     local l = limits[i]
-    local kind, at = l.kind, ready(l)
-    if at > last then last = at end
+    local kind = l.kind
     if kind == 'G' then
       state = state .. format(' %d %d', l.tat - now, l.part)
     elseif kind == 'F' then
@@ -114,6 +113,16 @@ local function write()
       for j = 1, #l.times do log[j] = format('%d:%d', now - l.times[j], l.units[j]) end
       state = state .. ' ' .. (#log > 0 and table.concat(log, ',') or '-')
     end
+  end
+  return state
+end
+
+-- Writes the state, which some limit keeps until it is ready.
+local function write()
+  local state, last = encode(), now
+  for i = 1, m do
+    local at = ready(limits[i])
+    if at > last then last = at end
   end
   call('SET', KEYS[1], state, 'PX', math.ceil((last - real) / 1000) + 1)
   return state

@@ -70,8 +70,16 @@ type verdict struct {
 	us      int64 // until what was not granted, or until the turn
 	now     int64 // server time, µs
 
+	// To give back what was taken:
 	state string // what the taking left, or
 	takes int64
+	found *found // nil if it was there
+}
+
+// found is what a turn that lies ahead found: the state in Redis, or the meters here.
+type found struct {
+	state  string
+	meters meters
 }
 
 // An answer is the verdict on one call's run, and who gave it.

@@ -307,7 +307,7 @@ func (l *Limiter) unpack(reply any, s *stop) ([]verdict, error) {
 	if s.extra > 0 {
 		n++
 	}
-	if !ok || len(r) != 1+5*n && len(r) != 2+5*n {
+	if !ok || len(r) < 1+5*n || len(r) > 3+5*n {
 		return nil, fmt.Errorf("%w: reply %v of take.lua for %d runs", ErrUnknown, reply, n)
 	}
 	verdicts := make([]verdict, n)
@@ -327,9 +327,13 @@ func (l *Limiter) unpack(reply any, s *stop) ([]verdict, error) {
 		v.limit, v.now = int(limit)-1, now
 		ok = ok && limit >= 1 && limit <= int64(len(l.rules))
 	}
-	if len(r) == 2+5*n {
+	if len(r) > 1+5*n {
 		state, is := r[1+5*n].(string)
 		verdicts[n-1].state, ok = state, ok && is
+	}
+	if len(r) > 2+5*n {
+		state, is := r[2+5*n].(string)
+		verdicts[n-1].found, ok = &found{state: state}, ok && is
 	}
 	if !ok {
 		return nil, fmt.Errorf("%w: reply %v of take.lua for %d runs", ErrUnknown, reply, n)

@@ -15,7 +15,8 @@
 -- Returns  server time us; per run the calls granted, units left then, the limit
 --          that has least or denied (from 1), us until it is ready, us until the
 --          first call that was not granted could be, or until the one that waits
---          may act; then the state, if the last run waits or leases
+--          may act; then the state, if the last run waits or leases, and the one
+--          that a turn that lies ahead found
 -- Retry    bounded: a second run charges once more. Denied calls write nothing, but
 --          for the first after the clock was set back
 
@@ -104,11 +105,12 @@ local function charge(n, at)
   end
 end
 
+local before -- the state that a turn that lies ahead found
 local reply, charged, denied, wait, j = { now, 0, 0, 0, 0, 0 }, false, false, 0, 1
 local left, least = available()
 for i = after + 1, after + 3 * tonumber(ARGV[after]), 3 do
   local n, k = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
-  wait = tonumber(ARGV[i + 2])
+  wait, before = tonumber(ARGV[i + 2]), nil
   local granted, us = k, 0
   if n == 0 then
     if left == 0 then us = delay(1) end
@@ -124,6 +126,7 @@ for i = after + 1, after + 3 * tonumber(ARGV[after]), 3 do
       us, least = delay(n)
       denied = true
       if wait > 0 and us <= wait then
+        before = encode()
         charge(n, now + us)
         granted, charged = 1, true
         left, least = available()
@@ -136,6 +139,6 @@ for i = after + 1, after + 3 * tonumber(ARGV[after]), 3 do
 end
 if charged or back then -- denials that did not note the clock would all begin anew
   local state = write()
-  if charged and wait ~= 0 then reply[j + 1] = state end
+  if charged and wait ~= 0 then reply[j + 1], reply[j + 2] = state, before end
 end
 return reply

@@ -56,13 +56,13 @@ func (r *Reservation) Cancel(ctx context.Context) error {
 		return nil
 	}
 	if a.source == FromLocal || a.source == FromLocalShare {
-		l.local.giveBack(r.key, a.n, a.takes)
+		l.local.giveBack(r.key, a.n, a.takes, a.found)
 		return nil
 	}
 	if a.state == "" {
 		return nil
 	}
-	if _, err := givebackScript.Run(ctx, l.rdb, l.giveBackCall(l.key(r.key), a.state, a.n)); err != nil {
+	if _, err := givebackScript.Run(ctx, l.rdb, l.giveBackCall(l.key(r.key), a.state, a.n, a.found)); err != nil {
 		return fmt.Errorf("ratelimit: cancel for key %q: %w", r.key, err)
 	}
 	return nil

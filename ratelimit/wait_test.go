@@ -140,6 +140,36 @@ func TestReserve(t *testing.T) {
 	})
 }
 
+// A turn that lies ahead is charged to all limits at its time; one that is cancelled
+// leaves nothing of that behind, in the limits that did not make it wait either.
+func TestCancelledTurnLeavesNoTrace(t *testing.T) {
+	day := Limit{Rate: 10, Period: 24 * time.Hour, Burst: 10}
+	eachInBubble(t, []Limit{day, PerSecond(7).WithBurst(100), PerHour(1000)}, func(t *testing.T, l *Limiter) {
+		ctx := t.Context()
+		_, err := l.AllowN(ctx, "k", 5)
+		require.NoError(t, err)
+		for range 3 {
+			before, err := l.Peek(ctx, "k")
+			require.NoError(t, err)
+			turn, err := l.Reserve(ctx, "k", 10)
+			require.NoError(t, err)
+			require.Greater(t, turn.Delay(), 10*time.Hour)
+			require.NoError(t, turn.Cancel(ctx))
+			after, err := l.Peek(ctx, "k")
+			require.NoError(t, err)
+			require.Equal(t, before, after)
+
+			waiting, leave := context.WithTimeout(ctx, 13*time.Hour)
+			time.AfterFunc(time.Second, leave)
+			require.ErrorIs(t, l.WaitN(waiting, "k", 10), context.Canceled)
+			time.Sleep(300 * time.Millisecond)
+		}
+		r, err := l.AllowN(ctx, "k", 5)
+		require.NoError(t, err)
+		require.True(t, r.OK())
+	})
+}
+
 // Turns given in advance, some cancelled, mixed with calls that do not wait: in no
 // window is there more than the limits say.
 func TestTurnsKeepTheLimits(t *testing.T) {
