@@ -63,10 +63,11 @@
 // # When Redis is slow, down or fails over
 //
 // No round trip is waited for much longer than Options.Timeout, nor by anybody who came
-// while one was hanging more than twice as long. A call that has no answer by then, or
-// to which Redis is not available, is decided by Options.WhenDown: by a limiter of this
-// process with its share of the limits (LocalShare), granted (FailOpen) or denied
-// (FailClosed). The error is nil then; Result.Source and Stats say so. After three
+// while one was hanging more than twice as long; only Close waits until the client gives
+// up what hangs. A call that has no answer by then, or to which Redis is not available,
+// is decided by Options.WhenDown: by a limiter of this process with its share of the
+// limits (LocalShare), granted (FailOpen) or denied (FailClosed). The error is nil then;
+// Result.Source and Stats say so. Reset and Cancel are ErrUnknown then. After three
 // failed round trips in a row nobody asks any more but a probe, at first every 0.2 s,
 // later every 5 s, until three in a row have succeeded. In a Cluster every sixteenth of
 // the slots is judged by itself. A share starts full once, not with every outage: all

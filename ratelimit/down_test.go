@@ -77,6 +77,53 @@ func TestOutage(t *testing.T) {
 	}
 }
 
+// What goes alone is not waited for longer than what is shared, nor by a caller who left:
+// Reset, Cancel, and a Wait that gives its turn back.
+func TestNobodyWaitsForWhatGoesAlone(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		var faults redistest.Faults
+		rdb := b.Client(faults.Options, func(o *redis.Options) { o.ReadTimeout = 5 * time.Second })
+		const timeout, patience = 100 * time.Millisecond, 30 * time.Millisecond
+		l := open(t, rdb, Options{Timeout: timeout}, PerHour(2))
+		ctx := t.Context()
+		turn, err := l.Reserve(ctx, "k", 2)
+		require.NoError(t, err)
+		require.NoError(t, turn.Cancel(ctx)) // the scripts are known from here on
+		require.NoError(t, l.Reset(ctx, "k"))
+		turn, err = l.Reserve(ctx, "k", 2)
+		require.NoError(t, err)
+
+		waiting, leave := context.WithCancel(ctx)
+		time.AfterFunc(time.Second, func() {
+			faults.Add(redistest.Rule{Do: redistest.LoseReply, Match: "eval", Times: -1})
+			leave()
+		})
+		began := time.Now()
+		require.ErrorIs(t, l.Wait(waiting, "k"), context.Canceled)
+		require.LessOrEqual(t, time.Since(began), time.Second+timeout+timeout/8)
+
+		for name, call := range map[string]func(context.Context) error{
+			"Cancel": turn.Cancel,
+			"Reset":  func(ctx context.Context) error { return l.Reset(ctx, "k") },
+		} {
+			began = time.Now()
+			require.ErrorIs(t, call(ctx), ErrUnknown, name)
+			require.LessOrEqual(t, time.Since(began), timeout+timeout/8, name)
+
+			leaving, leave := context.WithTimeout(ctx, patience)
+			began = time.Now()
+			err := call(leaving)
+			require.ErrorIs(t, err, ErrUnknown, name)
+			require.ErrorIs(t, err, context.DeadlineExceeded, name)
+			require.Equal(t, patience, time.Since(began), name)
+			leave()
+			require.ErrorIs(t, call(leaving), ErrUnavailable, name)
+		}
+		require.NoError(t, l.Close(ctx))
+		require.ErrorIs(t, turn.Cancel(ctx), ErrClosed)
+	})
+}
+
 // However many call while nothing comes back: nobody waits more than for the flight that
 // hangs and the next.
 func TestNobodyWaitsLong(t *testing.T) {

@@ -240,8 +240,9 @@ func (l *Limiter) Reset(ctx context.Context, key string) error {
 		return nil
 	}
 	name := l.key(key)
-	_, err := resetScript.Run(ctx, l.rdb, script.Call{Keys: []string{name}})
-	l.notes.reset(key, name, l.clock())
+	err := l.alone(ctx, resetScript, script.Call{Keys: []string{name}}, func(any, error) {
+		l.notes.reset(key, name, l.clock())
+	})
 	if err != nil {
 		return fmt.Errorf("ratelimit: reset key %q: %w", key, err)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -150,37 +149,29 @@ type stop struct {
 	units int64
 	note  *note
 	extra int64 // units wanted in advance
+
+	verdicts []verdict
 }
 
-// flush carries a batch to Redis and waits for the answers, no longer than
-// Options.Timeout: a client's own timeouts are often longer than a request may take.
-// Calls that had to queue until Redis was found to be down do not go.
+// flush carries a batch to Redis and waits for the answers, if not for long. Calls that
+// had to queue until Redis was found to be down do not go.
 func (l *Limiter) flush(_ context.Context, lane string, batch []ask) ([]reply, error) {
 	watch := l.watchOf(laneOf(lane))
 	if watch.Open() && !slices.ContainsFunc(batch, func(q ask) bool { return q.probe }) {
 		return nil, errDown
 	}
 	t := plan(batch)
-	done := make(chan struct{})
-	if !l.life.Go(func(ctx context.Context) {
-		defer close(done)
-		ctx, cancel := context.WithTimeout(ctx, l.opts.Timeout)
-		defer cancel()
-		l.travel(ctx, t, watch)
-	}) {
-		return nil, coalesce.ErrClosed
-	}
-	late := time.NewTimer(l.opts.Timeout + l.opts.Timeout/8)
-	defer late.Stop()
-	select {
-	case <-done:
+	err := l.bounded(nil, func(ctx context.Context) { l.travel(ctx, t, watch) })
+	switch {
+	case err == nil:
 		return t.answers, nil
-	case <-late.C:
+	case errors.Is(err, errLate):
 		t.late.Store(true)
 		watch.Done(false)
 		l.stats.lost.Add(uint64(len(batch)))
-		return nil, errLate
+		return nil, err
 	}
+	return nil, coalesce.ErrClosed
 }
 
 // plan sorts a batch by key. Calls of a key for as many units each become one run,
@@ -241,9 +232,9 @@ func (l *Limiter) travel(ctx context.Context, t *trip, watch *breaker.Breaker) {
 	now := l.clock()
 	ok, failed := false, false
 	for i := range t.stops {
-		verdicts, err := []verdict(nil), errs[i]
+		s, err := &t.stops[i], errs[i]
 		if err == nil {
-			verdicts, err = l.unpack(replies[i], &t.stops[i])
+			s.verdicts, err = l.unpack(replies[i], s)
 		}
 		if err != nil {
 			errs[i] = err
@@ -251,8 +242,7 @@ func (l *Limiter) travel(ctx context.Context, t *trip, watch *breaker.Breaker) {
 			continue
 		}
 		ok = true
-		l.remember(&t.stops[i], keys[i], verdicts, sent, now)
-		replies[i] = verdicts
+		l.remember(s, keys[i], sent, now)
 	}
 	if t.late.Load() {
 		return // flush has said so
@@ -268,8 +258,8 @@ func (l *Limiter) travel(ctx context.Context, t *trip, watch *breaker.Breaker) {
 			}
 			continue
 		}
-		verdicts := replies[c.stop].([]verdict)
-		t.answers[i].verdict = verdicts[c.run].of(c, t.stops[c.stop].runs[c.run])
+		s := &t.stops[c.stop]
+		t.answers[i].verdict = s.verdicts[c.run].of(c, s.runs[c.run])
 	}
 }
 
@@ -342,9 +332,9 @@ func (l *Limiter) unpack(reply any, s *stop) ([]verdict, error) {
 }
 
 // remember notes denials, and what was taken in advance.
-func (l *Limiter) remember(s *stop, key string, verdicts []verdict, sent, now int64) {
+func (l *Limiter) remember(s *stop, key string, sent, now int64) {
 	for i, r := range s.runs {
-		if v := verdicts[i]; r.n > 0 && r.wait == 0 && v.granted < r.k {
+		if v := s.verdicts[i]; r.n > 0 && r.wait == 0 && v.granted < r.k {
 			if s.note == nil {
 				s.note = l.notes.make(s.key, key, now)
 			}
@@ -352,7 +342,7 @@ func (l *Limiter) remember(s *stop, key string, verdicts []verdict, sent, now in
 		}
 	}
 	if s.extra > 0 {
-		s.note.fill(verdicts[len(s.runs)], sent, l.opts.Lease)
+		s.note.fill(s.verdicts[len(s.runs)], sent, l.opts.Lease)
 	}
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/spillway-go/spillway/internal/lifetime"
 )
 
 // maxAhead is how far ahead turns are given.
@@ -49,7 +47,7 @@ func (r *Reservation) Delay() time.Duration {
 // Cancel gives the units back, for a turn that will not be used. They come back only
 // if nobody took units of the key since: the turns that were given later stay where
 // they are. One round trip; after an error nothing, or as much, came back. Call it
-// once.
+// once, and before Close.
 func (r *Reservation) Cancel(ctx context.Context) error {
 	l, a := r.l, r.a
 	if a.granted == 0 || a.n == 0 {
@@ -62,7 +60,8 @@ func (r *Reservation) Cancel(ctx context.Context) error {
 	if a.state == "" {
 		return nil
 	}
-	if _, err := givebackScript.Run(ctx, l.rdb, l.giveBackCall(l.key(r.key), a.state, a.n, a.found)); err != nil {
+	undo := l.giveBackCall(l.key(r.key), a.state, a.n, a.found)
+	if err := l.alone(ctx, givebackScript, undo, func(any, error) {}); err != nil {
 		return fmt.Errorf("ratelimit: cancel for key %q: %w", r.key, err)
 	}
 	return nil
@@ -74,7 +73,7 @@ func (l *Limiter) Wait(ctx context.Context, key string) error { return l.WaitN(c
 // WaitN blocks until n units of key are taken, and it is the caller's turn. A turn
 // that would come after ctx's deadline is not taken: the error, context's
 // DeadlineExceeded, comes at once. A caller whose ctx ends while it waits gives its
-// turn back as Reservation.Cancel does.
+// turn back as Reservation.Cancel does, for which it waits Options.Timeout at most.
 //
 // Where all limits are GCRA turns are given in the order of the calls. With others
 // the caller asks again whenever units may be there, and may be overtaken.
@@ -104,9 +103,7 @@ func (l *Limiter) WaitN(ctx context.Context, key string, n int64) error {
 		}
 		switch {
 		case err != nil && r.OK():
-			undo, cancel := lifetime.Within(ctx, l.opts.Timeout)
-			defer cancel()
-			_ = r.Cancel(undo) // what fails is lost, never minted
+			_ = r.Cancel(context.WithoutCancel(ctx)) // what fails is lost, never minted
 			return err
 		case err != nil || r.OK():
 			return err
