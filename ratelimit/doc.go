@@ -38,8 +38,8 @@
 // It does not queue Allow: under overload a large call finds its units less often than
 // a small one. Wait and Reserve give turns in order.
 //
-// A Reset is known at once in its own process; others may repeat a denial until its
-// RetryAfter.
+// A Reset, or a turn that is given back, is known at once in its own process; others may
+// repeat a denial until its RetryAfter.
 //
 // It does not protect a server from requests that it has to read before it can deny
 // them, nor count what they cost: see package ratelimit/overload for load that no

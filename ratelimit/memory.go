@@ -14,8 +14,8 @@ const (
 	maxDenials = 4    // of a key
 	maxKept    = 200  // bytes of a key; longer ones are kept as a hash
 
-	// keepReset is how long, in ns, a note remembers a Reset: longer than any answer
-	// can be on its way.
+	// keepReset is how long, in ns, a note remembers that units came back: longer than
+	// any answer can be on its way.
 	keepReset = int64(30e9)
 )
 
@@ -195,9 +195,14 @@ func (n *note) deny(units int64, v verdict, sent, now int64) {
 // reset forgets all that was known of key before now.
 func (s *notes) reset(key, redisKey string, now int64) {
 	n := s.make(key, redisKey, now)
+	n.forget(now)
+	n.lease.Store(nil)
+}
+
+// forget forgets the denials before now, as units came back. What was leased stays taken.
+func (n *note) forget(now int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.resetAt = now
 	n.denials.Store(nil)
-	n.lease.Store(nil)
 }

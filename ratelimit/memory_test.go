@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -77,6 +78,86 @@ func TestResetClearsMemory(t *testing.T) {
 		r, err = there.AllowN(ctx, "k", 2)
 		require.NoError(t, err)
 		require.True(t, r.OK())
+	})
+}
+
+// What a turn that is given back brings is known here at once, elsewhere at RetryAfter,
+// as it is after a Reset; also where the reply is lost.
+func TestCancelClearsMemory(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		var faults redistest.Faults
+		rdb := b.Client(faults.Options, func(o *redis.Options) { o.ReadTimeout = time.Second })
+		o := Options{Prefix: redistest.Prefix(t), Timeout: 500 * time.Millisecond}
+		here, there := open(t, rdb, o, PerHour(10)), open(t, b.Client(), o, PerHour(10))
+		ctx := t.Context()
+		ask := func(l *Limiter, ok bool, from Source) {
+			t.Helper()
+			r, err := l.Allow(ctx, "k")
+			require.NoError(t, err)
+			require.Equal(t, ok, r.OK())
+			require.Equal(t, from, r.Source)
+		}
+		turn, err := here.Reserve(ctx, "k", 10)
+		require.NoError(t, err)
+		ask(here, false, FromRedis)
+		ask(there, false, FromRedis)
+		require.NoError(t, turn.Cancel(ctx))
+		ask(here, true, FromRedis)
+		ask(there, false, FromMemory)
+
+		// Somebody waits for hours, and leaves.
+		time.Sleep(time.Hour)
+		_, err = here.AllowN(ctx, "k", 10)
+		require.NoError(t, err)
+		waiting, leave := context.WithCancel(ctx)
+		time.AfterFunc(time.Second, func() {
+			ask(here, false, FromRedis)
+			ask(here, false, FromMemory)
+			leave()
+		})
+		require.ErrorIs(t, here.WaitN(waiting, "k", 10), context.Canceled)
+		time.Sleep(6 * time.Minute)
+		ask(here, true, FromRedis)
+
+		// The units come back and nobody hears of it.
+		turn, err = here.Reserve(ctx, "k", 1)
+		require.NoError(t, err)
+		require.Positive(t, turn.Delay())
+		ask(here, false, FromRedis)
+		ask(here, false, FromMemory)
+		faults.Add(redistest.Rule{Do: redistest.LoseReply, Match: "eval"})
+		require.ErrorIs(t, turn.Cancel(ctx), ErrUnknown)
+		time.Sleep(time.Second)
+		ask(here, false, FromRedis)
+
+		// Nothing came back: what is remembered still holds.
+		first, err := here.Reserve(ctx, "k", 1)
+		require.NoError(t, err)
+		_, err = here.Reserve(ctx, "k", 1)
+		require.NoError(t, err)
+		ask(here, false, FromMemory)
+		require.NoError(t, first.Cancel(ctx))
+		ask(here, false, FromMemory)
+	})
+}
+
+// Units that come back do not end a lease: it was taken.
+func TestCancelKeepsLease(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		l := open(t, b.Client(), Options{Lease: 10 * time.Second}, PerHour(1000))
+		ctx := t.Context()
+		for l.Stats().FromLease == 0 {
+			_, err := l.Allow(ctx, "k")
+			require.NoError(t, err)
+		}
+		before := l.notes.find("k").lease.Load().left.Load()
+		require.Positive(t, before)
+		turn, err := l.Reserve(ctx, "k", before+1) // more than the lease has
+		require.NoError(t, err)
+		require.NoError(t, turn.Cancel(ctx))
+		le := l.notes.find("k").lease.Load()
+		require.NotNil(t, le)
+		require.Equal(t, before, le.left.Load())
 	})
 }
 

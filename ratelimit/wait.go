@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -46,7 +47,8 @@ func (r *Reservation) Delay() time.Duration {
 
 // Cancel gives the units back, for a turn that will not be used. They come back only
 // if nobody took units of the key since: the turns that were given later stay where
-// they are. One round trip; after an error nothing, or as much, came back. Call it
+// they are. Other processes that remember a denial may go on denying until its
+// RetryAfter. One round trip; after an error nothing, or as much, came back. Call it
 // once, and before Close.
 func (r *Reservation) Cancel(ctx context.Context) error {
 	l, a := r.l, r.a
@@ -60,8 +62,14 @@ func (r *Reservation) Cancel(ctx context.Context) error {
 	if a.state == "" {
 		return nil
 	}
-	undo := l.giveBackCall(l.key(r.key), a.state, a.n, a.found)
-	if err := l.alone(ctx, givebackScript, undo, func(any, error) {}); err != nil {
+	name := l.key(r.key)
+	err := l.alone(ctx, givebackScript, l.giveBackCall(name, a.state, a.n, a.found), func(reply any, err error) {
+		if reply == int64(1) || errors.Is(err, ErrUnknown) {
+			now := l.clock()
+			l.notes.make(r.key, name, now).forget(now)
+		}
+	})
+	if err != nil {
 		return fmt.Errorf("ratelimit: cancel for key %q: %w", r.key, err)
 	}
 	return nil
