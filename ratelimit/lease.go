@@ -26,21 +26,33 @@ type leasing struct {
 	units int64 // asked for since, beside the lease
 }
 
-// spend takes units from the lease, if it has as many.
-func (n *note) spend(units, now int64) (left int64, ok bool) {
+// spend takes units from the lease: most, or what it has if that is least or more.
+func (n *note) spend(least, most, now int64) (took, left int64) {
 	le := n.lease.Load()
 	if le == nil {
-		return 0, false
+		return 0, 0
 	}
 	for {
 		left := le.left.Load()
-		if left < units || now >= le.until {
-			return 0, false
+		if left < least || now >= le.until {
+			return 0, 0
 		}
-		if le.left.CompareAndSwap(left, left-units) {
-			return left - units, true
+		took := min(left, most)
+		if le.left.CompareAndSwap(left, left-took) {
+			return took, left - took
 		}
 	}
+}
+
+// rest grants an AllowUpTo, to which nothing was granted, what is left of the lease.
+func (l *Limiter) rest(n *note, q run, a *answer) bool {
+	took, left := n.spend(1, q.k, l.clock())
+	if took == 0 {
+		return false
+	}
+	l.stats.fromLease.Add(1)
+	a.source, a.granted, a.left = FromLease, took, left
+	return true
 }
 
 // want returns how many units to take in advance with a call for units: what the

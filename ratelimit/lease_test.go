@@ -188,6 +188,47 @@ func TestCloseGivesLeasesBack(t *testing.T) {
 	})
 }
 
+// AllowUpTo finds what is left of the lease here when Redis has nothing: asking for it,
+// and from memory.
+func TestAllowUpToTakesTheRestOfALease(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		limit := Limit{Rate: 1, Period: time.Hour, Burst: 40}
+		prefix := redistest.Prefix(t)
+		l := open(t, b.Client(), Options{Prefix: prefix, Lease: 10 * time.Second}, limit)
+		other := open(t, b.Client(), Options{Prefix: prefix}, limit)
+		ctx := t.Context()
+		for _, remembered := range []bool{false, true} {
+			require.NoError(t, l.Reset(ctx, "k"))
+			time.Sleep(time.Second)
+			for has := int64(0); has < 4; {
+				r, err := l.Allow(ctx, "k")
+				require.NoError(t, err)
+				require.True(t, r.OK())
+				if le := l.notes.find("k").lease.Load(); le != nil {
+					has = le.left.Load()
+				}
+			}
+			note := l.notes.find("k")
+			has := note.lease.Load().left.Load()
+			_, err := other.AllowUpTo(ctx, "k", 40)
+			require.NoError(t, err)
+			if remembered { // as by another call at the same time
+				now := l.clock()
+				note.deny(1, verdict{us: time.Hour.Microseconds()}, now, now)
+			}
+			r, err := l.AllowUpTo(ctx, "k", has+5)
+			require.NoError(t, err)
+			require.Equal(t, has, r.Granted)
+			require.Equal(t, FromLease, r.Source)
+			require.InDelta(t, time.Hour, r.RetryAfter, float64(time.Minute))
+			r, err = l.AllowUpTo(ctx, "k", 5)
+			require.NoError(t, err)
+			require.False(t, r.OK())
+			require.Equal(t, FromMemory, r.Source)
+		}
+	})
+}
+
 // A lease is void in time even if the process sleeps, and a Reset ends it.
 func TestLeaseEnds(t *testing.T) {
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {

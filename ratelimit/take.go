@@ -61,23 +61,31 @@ func (l *Limiter) take(ctx context.Context, key string, q run, a *answer) error 
 		l.local.take(key, q, &a.verdict)
 		return nil
 	}
+	var n *note
 	if q.n > 0 {
-		if note := l.notes.find(key); note != nil && l.recall(note, q, a) {
+		if n = l.notes.find(key); n != nil && l.recall(n, q, a) {
 			return nil
 		}
 	}
-	return l.ask(ctx, key, q, a)
+	err := l.ask(ctx, key, q, a)
+	if err == nil && n != nil && q.k > 1 && a.granted == 0 {
+		l.rest(n, q, a)
+	}
+	return err
 }
 
 // recall decides a run from what is known of its key, if that is enough.
 func (l *Limiter) recall(n *note, q run, a *answer) bool {
 	now := l.clock()
-	if left, ok := n.spend(q.n*q.k, now); ok {
+	if took, left := n.spend(q.n*q.k, q.n*q.k, now); took > 0 {
 		l.stats.fromLease.Add(1)
 		a.source, a.granted, a.left = FromLease, q.k, left
 		return true
 	}
 	if q.wait == 0 && n.denied(q.n, now, &a.verdict) {
+		if q.k > 1 && l.rest(n, q, a) {
+			return true
+		}
 		l.stats.fromMemory.Add(1)
 		a.source = FromMemory
 		return true
