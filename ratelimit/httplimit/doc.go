@@ -31,7 +31,8 @@
 // # When Redis is slow, down or fails over
 //
 // What the limiter's policy says. An error of the limiter, which an outage is not, is
-// answered 503, without its text; if it is that the client left, nothing is.
+// answered 503, without its text; so is a request whose context ends before the limiter
+// has answered, by a deadline that was put on it or as the client left.
 //
 // # Cost per call
 //

@@ -56,8 +56,6 @@ func (m *middleware) serve(w http.ResponseWriter, r *http.Request, next http.Han
 	case errors.Is(err, ratelimit.ErrExceedsBurst):
 		deny(w, http.StatusTooManyRequests, "The request costs more than the quota allows at once", "")
 		return
-	case err != nil && r.Context().Err() != nil:
-		return
 	case err != nil:
 		deny(w, http.StatusServiceUnavailable, "The rate limiter failed", "")
 		return

@@ -3,6 +3,7 @@ package httplimit
 import (
 	"context"
 	"encoding/json"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillway-go/spillway/ratelimit"
@@ -172,7 +174,34 @@ func TestCostAndErrors(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.Equal(t, 200, serve(ctx, t, l, Options{}).Code, "nothing is written to a client that left")
+	require.Equal(t, 503, serve(ctx, t, l, Options{}).Code, "what is not answered is 200 to a client that is there")
 	require.NoError(t, l.Close(t.Context()))
 	require.Equal(t, 503, serve(t.Context(), t, l, Options{}).Code)
+}
+
+// Where a deadline that was put on the request ends before Redis answers, the client is
+// not told that all is well.
+func TestDeadlineOfTheRequest(t *testing.T) {
+	server, err := net.Listen("tcp", "127.0.0.1:0") // takes what it is sent, and is silent
+	require.NoError(t, err)
+	defer server.Close()
+	rdb := redis.NewClient(&redis.Options{Addr: server.Addr().String(), ReadTimeout: 200 * time.Millisecond, MaxRetries: -1})
+	defer rdb.Close()
+	l, err := ratelimit.New(rdb, []ratelimit.Limit{ratelimit.PerSecond(1)}, ratelimit.Options{WhenDown: ratelimit.FailClosed, Timeout: time.Minute})
+	require.NoError(t, err)
+	reached := false
+	limited := Middleware(l, ByIP(), Options{})(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true }))
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), 50*time.Millisecond)
+		defer cancel()
+		limited.ServeHTTP(w, r.WithContext(ctx))
+	}))
+	defer site.Close()
+	res, err := site.Client().Post(site.URL, "text/plain", nil)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	require.Equal(t, http.StatusServiceUnavailable, res.StatusCode)
+	require.Equal(t, "application/problem+json", res.Header.Get("Content-Type"))
+	require.False(t, reached)
+	_ = l.Close(t.Context()) // of no interest here
 }
