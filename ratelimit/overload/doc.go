@@ -9,10 +9,11 @@
 //     whole fleet or in one process.
 //
 // For a circuit breaker take github.com/sony/gobreaker/v2, which has no dependencies and
-// a rolling window, with the two errors of this package left out of its failures:
+// a rolling window, with what says nothing of the service left out of its counts. As
+// successes they would close a breaker, and hide failures in a row:
 //
-//	gobreaker.Settings{IsSuccessful: func(err error) bool {
-//		return err == nil || errors.Is(err, overload.ErrShed) || errors.Is(err, context.Canceled)
+//	gobreaker.Settings{IsExcluded: func(err error) bool {
+//		return errors.Is(err, overload.ErrShed) || errors.Is(err, context.Canceled)
 //	}}
 //
 // # What it promises

@@ -10,6 +10,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
+	"github.com/sony/gobreaker/v2"
 
 	"github.com/spillway-go/spillway/ratelimit/overload"
 )
@@ -37,6 +38,25 @@ func ExampleShedder() {
 	// Output:
 	// 200 served
 	// 2 0 1
+}
+
+// A circuit breaker around what is shed: it counts neither what was shed nor who left.
+func Example_breaker() {
+	breaker := gobreaker.NewCircuitBreaker[string](gobreaker.Settings{
+		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= 2 },
+		IsExcluded: func(err error) bool {
+			return errors.Is(err, overload.ErrShed) || errors.Is(err, context.Canceled)
+		},
+	})
+	for _, err := range []error{errors.New("failed"), overload.ErrShed, context.Canceled, errors.New("failed")} {
+		_, _ = breaker.Execute(func() (string, error) { return "", err })
+		fmt.Println(breaker.Counts().TotalSuccesses, breaker.State())
+	}
+	// Output:
+	// 0 closed
+	// 0 closed
+	// 0 closed
+	// 0 open
 }
 
 // One hot product may hold at most two database connections.
