@@ -32,7 +32,9 @@
 //
 // A Shedder does not know one caller from another: put a rate limiter before it if one
 // of them must not push out the rest. It needs latency that grows with load. Calls that
-// fail fast look like fast calls: shed before them, or do not count them.
+// fail fast look like fast calls: shed before them, or do not count them. That a service
+// became slower for good it finds out after seconds, up to ten where it is less than
+// three times as slow, and sheds for as long what it could have done.
 //
 // A switch reaches other processes within Options.Every, not at once.
 //

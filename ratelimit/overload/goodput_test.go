@@ -79,6 +79,9 @@ func TestGoodput(t *testing.T) {
 		require.GreaterOrEqual(t, with, 0.95*peak)
 		require.Less(t, without, 0.05*peak)
 
+		// When that lasts it looks whether the service became slower, which costs nothing.
+		require.GreaterOrEqual(t, drive(shedder().Handler(bare()), 3*capacity, patience, 15*time.Second), 0.95*peak)
+
 		// It does not stand in the way of what the service can do, ...
 		require.GreaterOrEqual(t, drive(shedder().Handler(bare()), capacity*90/100, patience, lasts), 0.95*0.9*float64(capacity))
 

@@ -108,6 +108,41 @@ func TestShedderFollowsLatency(t *testing.T) {
 	})
 }
 
+// A service that became slower for good gets its limit back, however low the floor and
+// whatever the slowdown.
+func TestShedderLearnsThatTheServiceIsSlower(t *testing.T) {
+	for _, least := range []int{1, 2, 8} {
+		for _, slow := range []time.Duration{20, 50, 200} {
+			synctest.Test(t, func(t *testing.T) {
+				s, err := NewShedder(least, 100)
+				require.NoError(t, err)
+				load := func(takes, lasts time.Duration) {
+					var wg sync.WaitGroup
+					for range 150 {
+						wg.Go(func() {
+							for end := time.Now().Add(lasts); time.Now().Before(end); {
+								done, err := s.Acquire()
+								if err != nil {
+									time.Sleep(20 * time.Millisecond)
+									continue
+								}
+								time.Sleep(takes)
+								done()
+							}
+						})
+					}
+					wg.Wait()
+				}
+				load(10*time.Millisecond, 10*time.Second)
+				require.Equal(t, 100, s.Stats().Limit)
+				load(slow*time.Millisecond, time.Minute)
+				require.Equal(t, 100, s.Stats().Limit, "least %d, %d ms", least, slow)
+				require.Equal(t, slow*time.Millisecond, s.Stats().Latency)
+			})
+		}
+	}
+}
+
 // crowd lets many callers, most of them impatient, ask for four keys, and returns how
 // many held each at a time at most.
 func crowd(t *testing.T, acquire func(ctx context.Context, key string) (release func(), err error)) (most [4]int64) {

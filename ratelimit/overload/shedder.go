@@ -17,18 +17,23 @@ const (
 	minCalls  = 8                     // as many calls
 	tolerance = 1.5                   // times the latency without load that is still right
 	smoothing = 0.3                   // of a step of the limit
+	steepest  = 0.5                   // fall of the limit in a step, before smoothing
 	floorFor  = 20                    // windows at the floor after which latency is taken as it is
+	slowFor   = 200                   // slow windows in a row after which the limit goes to the floor
 )
 
 // A Shedder limits the calls in flight to what the service does without making them
 // wait, by the gradient of latency (Netflix's concurrency-limits calls this one
 // Gradient2): every 50 ms the limit is multiplied by the latency without load over
-// the present one, and the square root of it is added, for a short queue.
+// the present one, and the square root of it is added, for a short queue; not where
+// latency is three times what it was, or the limit would never fall below 4.
 //
 // Latency without load is the lowest seen; it is raised slowly while the service is
 // half idle, and when the limit has been at its floor for a second: then what is
-// measured is the service alone, which has become slower. Methods may be called from
-// many goroutines.
+// measured is the service alone, which has become slower. To find that out where
+// latency is a little higher, nothing is added to the limit when every window of ten
+// seconds was slow: under load it falls until calls do not wait, which costs nothing,
+// and else to the floor. Methods may be called from many goroutines.
 type Shedder struct {
 	least, most float64
 
@@ -36,7 +41,8 @@ type Shedder struct {
 	limit    float64
 	inFlight int
 	base     time.Duration // latency without load
-	atFloor  int           // windows
+	atFloor  int           // windows in a row
+	slow     int           // windows in a row
 	began    time.Time     // of the window
 	calls    int
 	sum      time.Duration
@@ -93,16 +99,22 @@ func (s *Shedder) adapt(latency time.Duration) {
 	case float64(s.peak) < s.limit/2:
 		s.base += (latency - s.base) / 16
 	}
-	gradient := min(1, max(0.5, tolerance*float64(s.base)/float64(latency)))
+	gradient := min(1, max(steepest, tolerance*float64(s.base)/float64(latency)))
+	if s.slow++; gradient == 1 {
+		s.slow = 0
+	}
 	if gradient == 1 && float64(s.peak) < s.limit/2 {
 		return // nobody needs a higher limit
 	}
-	next := s.limit*gradient + math.Sqrt(s.limit)
+	next := s.limit * gradient
+	if gradient > steepest && s.slow < slowFor {
+		next += math.Sqrt(s.limit)
+	}
 	s.limit = min(s.most, max(s.least, s.limit+smoothing*(next-s.limit)))
 	if s.limit > s.least*1.5 || gradient == 1 {
 		s.atFloor = 0
 	} else if s.atFloor++; s.atFloor >= floorFor {
-		s.base, s.atFloor = latency, 0
+		s.base, s.atFloor, s.slow = latency, 0, 0
 	}
 }
 
