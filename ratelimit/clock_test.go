@@ -14,8 +14,8 @@ import (
 )
 
 // The server's clock is set forward and back while calls go on. In real time, the
-// bound holds with one burst more for each step forward, and none for steps back;
-// and a step back denies for a second at most what would have been granted.
+// bound holds with one burst more for each step forward, and none for steps back; and
+// a step back shuts nobody out for longer than the burst takes to refill, and a second.
 func TestServerClockSteps(t *testing.T) {
 	m, rdb := redistest.Mini(t)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -61,6 +61,28 @@ func TestServerClockSteps(t *testing.T) {
 		require.Equal(rt, int64(1), v.granted)
 		require.NoError(rt, l.Close(t.Context()))
 	})
+}
+
+// What a step back takes: what came back in as much time, at most since the last grant.
+func TestClockSetBackTakesWhatCameBack(t *testing.T) {
+	m, rdb := redistest.Mini(t)
+	limit := PerHour(3600)
+	for step, want := range map[time.Duration]int64{
+		0: 1800, time.Second: 1799, 10 * time.Minute: 1200, 30 * time.Minute: 0, time.Hour: 0, 24 * time.Hour: 0,
+	} {
+		l := open(t, rdb, Options{}, limit)
+		start := time.UnixMicro(1_700_000_000_000_000)
+		m.SetTime(start)
+		require.Equal(t, int64(1), askRedis(t, l, run{n: 3600, k: 1}).granted)
+		require.NoError(t, rdb.Persist(t.Context(), l.key("k")).Err()) // as long as on a server whose clock is set back
+		now := start.Add(30*time.Minute - step)
+		m.SetTime(now)
+		require.Equal(t, want, askRedis(t, l, run{k: 1}).left, "set back by %v", step)
+		v := askRedis(t, l, run{n: 3600, k: 1})
+		require.LessOrEqual(t, v.us, time.Hour.Microseconds())
+		m.SetTime(now.Add(time.Duration(v.us) * time.Microsecond))
+		require.Equal(t, int64(1), askRedis(t, l, run{n: 3600, k: 1}).granted)
+	}
 }
 
 // A failover loses the last writes, and the new master's clock is another one: in real

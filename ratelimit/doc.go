@@ -27,8 +27,10 @@
 //
 // Time is the Redis server's: the clocks of clients do not matter. A server's clock that
 // is set forward, or a failover that loses the last writes, grants at most one burst
-// more per key; one that is set back grants nothing more, and denies for a second
-// at most what it would have granted.
+// more per key; one that is set back grants nothing more. A key then loses what came back
+// to it in as much time as the step is long, since its last grant at most, and nothing
+// comes back for up to a second; it is never shut out for longer than its burst, and
+// the turns that were given, take to come back, and that second.
 //
 // A lost reply costs the caller its units at most once, and mints none: what may have
 // run is never run again.
