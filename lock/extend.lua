@@ -8,4 +8,7 @@
 
 if not (mine and mine > now) then return 0 end
 call('ZADD', KEYS[2], 'XX', us(now + ARGV[2] * 1000), me)
+-- A member outlives neither key, however long ago the last one came.
+call('PEXPIRE', KEYS[2], KEEP + ARGV[2])
+call('PEXPIRE', KEYS[1], KEEP + ARGV[2])
 return 1

@@ -157,6 +157,60 @@ func TestPermitsAreRenewedAndExpire(t *testing.T) {
 	})
 }
 
+// Whoever holds for longer than a day, while nobody comes, is a member still.
+func TestMembersOfMoreThanADay(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		opts := Options{Prefix: "p", TTL: time.Hour}
+		l, other := open(t, b.Client(), opts), open(t, b.Client(), opts)
+		_, w, err := l.RW("written").Lock(t.Context())
+		require.NoError(t, err)
+		_, r, err := l.RW("read").RLock(t.Context())
+		require.NoError(t, err)
+		_, permit, err := l.Semaphore("s", 1).Lock(t.Context())
+		require.NoError(t, err)
+		for range 3 {
+			time.Sleep(26 * time.Hour)
+			_, _, err = other.RW("written").TryRLock(t.Context())
+			require.ErrorIs(t, err, ErrNotAcquired)
+			_, _, err = other.RW("written").TryLock(t.Context())
+			require.ErrorIs(t, err, ErrNotAcquired)
+			_, _, err = other.RW("read").TryLock(t.Context())
+			require.ErrorIs(t, err, ErrNotAcquired)
+			_, _, err = other.Semaphore("s", 1).TryLock(t.Context())
+			require.ErrorIs(t, err, ErrNotAcquired)
+		}
+		for _, s := range []*Lease{w, r, permit} {
+			require.NoError(t, s.Unlock(t.Context()))
+		}
+	})
+}
+
+// The state lives as long as a member: without the writer's name in it readers would
+// come in beside the writer.
+func TestStateLivesAsLongAsItsMembers(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		const ttl = time.Minute
+		l := open(t, rdb, Options{Prefix: redistest.Prefix(t), TTL: ttl})
+		_, w, err := l.RW("x").Lock(t.Context())
+		require.NoError(t, err)
+		keys := w.home.(*room).keys
+		for _, k := range keys {
+			require.NoError(t, rdb.PExpire(t.Context(), k, ttl).Err())
+		}
+		for range 2 {
+			reply, err := extendScript.Run(t.Context(), rdb, w.term.call)
+			require.NoError(t, err)
+			require.EqualValues(t, 1, reply)
+			for _, k := range keys {
+				left, err := rdb.PTTL(t.Context(), k).Result()
+				require.NoError(t, err)
+				require.InDelta(t, 24*time.Hour+ttl, left, float64(10*time.Second), k)
+			}
+		}
+		require.NoError(t, w.Unlock(t.Context()))
+	})
+}
+
 // Every script of rooms with its reply lost.
 func TestMembersWithRepliesLost(t *testing.T) {
 	for _, fault := range lostReplies {
