@@ -17,7 +17,7 @@ if live or before == me then
   -- lingers is asked to stop, also for a caller who does not wait.
   local asks = ARGV[4] == '1' and waiting == '0'
   if asks then waiting = '1' end
-  if asks or rebased then call('SET', KEYS[1], pack(), 'PX', KEEP + math.max(0, left())) end
+  if asks or rebased then mark() end
   if live and linger == '1' and (asks or ARGV[4] == '0') then call('PUBLISH', ARGV[6], 'wanted') end
   return { 0, live and left() or 0 }
 end

@@ -43,6 +43,17 @@ end
 -- What is left of a live lease, in ms, rounded up.
 local function left() return math.ceil((expires - now) / 1000) end
 
+-- Writes what changed of a record whose lease goes on. The key's TTL stays: a renewal
+-- that could not write the record is in it, and would be cut off. One that the clock
+-- left too long does not.
+local function mark()
+  if rebased then
+    call('SET', KEYS[1], pack(), 'PX', KEEP + math.max(0, left()))
+  else
+    call('SET', KEYS[1], pack(), 'KEEPTTL')
+  end
+end
+
 -- Writes the record of a lock that is given back. Where memory is short, deleting
 -- is still allowed: the next fence is then the server's time, as for a lock that was
 -- never used. Returns whether the record was kept.

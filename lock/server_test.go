@@ -53,6 +53,63 @@ func TestOutOfMemory(t *testing.T) {
 	}
 }
 
+// A renewal that was made out of memory is in the TTL of the record alone. Who comes to
+// wait when there is memory again must not cut it off.
+func TestAWaiterKeepsARenewalOutOfMemory(t *testing.T) {
+	rdb := redistest.Server(t).Client()
+	for _, fair := range []bool{false, true} {
+		l := open(t, rdb, Options{TTL: time.Hour, Fair: fair})
+		k := l.keysOf("a")
+		got, err := l.acquire(t.Context(), k, "a.1", false)
+		require.NoError(t, err)
+		require.True(t, got.granted)
+		require.NoError(t, rdb.ConfigSet(t.Context(), "maxmemory", "1").Err())
+		l.opts.TTL = 2 * time.Hour // so that the renewal's end is told from the first
+		reply, err := renewScript.Run(t.Context(), rdb, l.renewCall(k, "a.1"))
+		require.NoError(t, err)
+		require.EqualValues(t, 1, reply)
+		require.NoError(t, rdb.ConfigSet(t.Context(), "maxmemory", "0").Err())
+		got, err = l.acquire(t.Context(), k, "b.1", true)
+		require.NoError(t, err)
+		require.False(t, got.granted)
+		held, err := l.Holder(t.Context(), "a")
+		require.NoError(t, err)
+		require.True(t, held.Waiting, "it was written down")
+		left, err := rdb.PTTL(t.Context(), k.record[0]).Result()
+		require.NoError(t, err)
+		require.InDelta(t, 26*time.Hour, left, float64(time.Minute))
+	}
+}
+
+// And the lease lasts until the end that its holder was told.
+func TestALeaseRenewedOutOfMemoryLasts(t *testing.T) {
+	for _, fair := range []bool{false, true} {
+		redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+			const ttl = 10 * time.Second
+			rdb := b.Client()
+			l := open(t, rdb, Options{Prefix: "p", TTL: ttl, Fair: fair})
+			k := l.keysOf("a")
+			ask := func() answer {
+				got, err := l.acquire(t.Context(), k, "b.1", true)
+				require.NoError(t, err)
+				return got
+			}
+			got, err := l.acquire(t.Context(), k, "a.1", false)
+			require.NoError(t, err)
+			require.True(t, got.granted)
+			time.Sleep(ttl / 2)
+			require.NoError(t, rdb.PExpire(t.Context(), k.record[0], 24*time.Hour+ttl).Err()) // as renew.lua does
+			require.False(t, ask().granted)
+			for range 29 {
+				time.Sleep(ttl/30 + time.Millisecond)
+				require.False(t, ask().granted)
+			}
+			time.Sleep(ttl / 30)
+			require.True(t, ask().granted)
+		})
+	}
+}
+
 // A server that has forgotten everything, as after a FLUSHALL, a restart, or a
 // failover to a replica that is behind.
 func TestFencesGrowOverALossOfData(t *testing.T) {
