@@ -287,8 +287,11 @@ func (g *gate) newTerm(token string) *term {
 	return t
 }
 
-// ask is prize.ask.
+// ask is prize.ask. A request of another process may be heard before the answer is.
 func (g *gate) ask(ctx context.Context, token string, _, marks bool) (answer, error) {
+	g.mu.Lock()
+	g.wanted = false
+	g.mu.Unlock()
 	return g.l.acquire(ctx, g.keys, token, marks)
 }
 
@@ -297,7 +300,7 @@ func (g *gate) won(ctx context.Context, t *term, got answer, sent time.Time, _ b
 	g.mu.Lock()
 	g.term, g.trouble = t, nil
 	g.fences = block{got.fence, got.fence, got.fence + handOvers - 1}
-	g.sent, g.since, g.wanted = sent, time.Now(), got.wanted
+	g.sent, g.since, g.wanted = sent, time.Now(), g.wanted || got.wanted
 	if g.serve() {
 		g.fail(ErrNotAcquired, true)
 		g.mu.Unlock()

@@ -84,6 +84,30 @@ func TestLinger(t *testing.T) {
 	})
 }
 
+// A request that comes between the grant and its answer is not forgotten.
+func TestLingerIsWantedBeforeItIsGranted(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		l, f := faulty(t, b, Options{Prefix: "p", Linger: 3 * time.Second})
+		other := open(t, b.Client(), Options{Prefix: "p"})
+		cycle(t, l)
+		cycle(t, other)
+		synctest.Wait()
+		f.Add(redistest.Rule{Do: redistest.DelayReply, Match: "evalsha", Delay: 5 * time.Millisecond})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			cycle(t, l)
+		}()
+		time.Sleep(time.Millisecond)
+		start := time.Now()
+		cycle(t, other)
+		require.Less(t, time.Since(start), 100*time.Millisecond)
+		require.Equal(t, 1, f.Fired(redistest.DelayReply))
+		<-done
+		require.Zero(t, other.Stats().Rescued)
+	})
+}
+
 // A subscription that has a gap may have missed a request: no lingering over it.
 func TestLingerEndsWithAGap(t *testing.T) {
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
