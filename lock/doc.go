@@ -50,8 +50,9 @@
 // one's renewal is refused, a third of a TTL later at most. Their fences differ.
 //
 // A forward step of the server's clock ends leases early, while their holders
-// believe in them: again only the fence protects. After a step back, a lease is
-// shortened to one TTL by the next call that sees it.
+// believe in them: again only the fence protects. After a step back, a Lock's lease is
+// shortened to one TTL by the next call that sees it. That of a reader, writer or permit
+// is when it is renewed or given back; one whose holder is gone lasts longer by the step.
 //
 // It is not reentrant: a goroutine that locks a name twice waits for itself. Lock, RW
 // and Semaphore of one name have nothing to do with each other. Without Options.Fair

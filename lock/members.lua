@@ -19,6 +19,8 @@ local size, last, waiting, intent, writer = 0, 0, '0', 0, '-'
 if packed then
   size, last, waiting, intent, writer = match(packed, '^(%d+) (%d+) (%d) (%d+) (%S+)$')
   size, last, intent = tonumber(size), tonumber(last), tonumber(intent)
+  -- It is set for a second at most: the clock was set back. A writer that still waits sets it anew.
+  if intent > now + 1000000 then intent = 0 end
 end
 local me = ARGV[1]
 local mine = call('ZSCORE', KEYS[2], me)

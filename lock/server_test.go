@@ -161,6 +161,39 @@ func TestClockSetBack(t *testing.T) {
 	require.Greater(t, next.fence, got.fence, "the record remembers the last one")
 }
 
+// Of a room, holders that live get the right end with their renewal, and a writer that
+// died while it waited keeps nobody out. A holder that died lasts longer by the step.
+func TestClockSetBackInARoom(t *testing.T) {
+	m, rdb := redistest.Mini(t)
+	l := open(t, rdb, Options{TTL: 10 * time.Second})
+	now := time.Now()
+	m.SetTime(now)
+	rw := &room{l: l, keys: []string{"{r}rw", "{r}members"}, channel: "events"}
+	ask := func(token string, writes, marks bool) bool {
+		got, err := rw.ask(t.Context(), token, writes, marks)
+		require.NoError(t, err)
+		return got.granted
+	}
+	require.True(t, ask("lives.1", false, false))
+	require.True(t, ask("dies.1", false, false))
+	require.False(t, ask("waits.1", true, true))
+	require.False(t, ask("b.1", false, false))
+	now = now.Add(-time.Hour)
+	m.SetTime(now)
+	require.True(t, ask("b.2", false, false))
+	require.NoError(t, rw.leave(t.Context(), "b.2", false, false))
+	reply, err := extendScript.Run(t.Context(), rdb, rw.newTerm("lives.1").call)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, reply)
+	ends, err := rdb.ZScore(t.Context(), rw.keys[1], "lives.1").Result()
+	require.NoError(t, err)
+	require.InDelta(t, now.Add(10*time.Second).UnixMicro(), ends, 1)
+	m.SetTime(now.Add(time.Hour))
+	require.False(t, ask("b.3", true, false))
+	m.SetTime(now.Add(time.Hour + 11*time.Second))
+	require.True(t, ask("b.3", true, false))
+}
+
 // Notification wakes every waiter: no timer has to, however often the lock changes
 // hands between processes.
 func TestHandOversNeedNoRescue(t *testing.T) {
