@@ -31,11 +31,11 @@ type Periodic struct {
 	// begin with it.
 	Name string
 	// Every is the time between two runs, from 100 ms on; they are due at its multiples
-	// since the year 1. Every and Schedule exclude each other.
+	// since the year 1, rounded up to milliseconds. Every and Schedule exclude each other.
 	Every time.Duration
 	// Schedule tells the first time after t, as the schedules of robfig/cron do, the
 	// zero time if there is none. Every process must come to the same times: mind the
-	// time zone; t is in UTC.
+	// time zone; t is in UTC. Its times are rounded up to milliseconds too.
 	Schedule interface{ Next(t time.Time) time.Time }
 	// Body of each job.
 	Body []byte
@@ -63,12 +63,18 @@ func (p Periodic) withDefaults(opts *Options) (Periodic, error) {
 	return p, (&Job{Body: p.Body, MaxAttempts: p.MaxAttempts}).check(opts)
 }
 
-// next returns the first time after t, zero if there is none.
+// next returns the first time after t, zero if there is none, in whole milliseconds as
+// Redis keeps it. It is rounded up: the time after one that was rounded down is itself.
 func (p *Periodic) next(t time.Time) time.Time {
 	if p.Schedule != nil {
-		return p.Schedule.Next(t)
+		t = p.Schedule.Next(t)
+	} else {
+		t = t.Truncate(p.Every).Add(p.Every)
 	}
-	return t.Truncate(p.Every).Add(p.Every)
+	if whole := t.Truncate(time.Millisecond); whole.Before(t) {
+		return whole.Add(time.Millisecond)
+	}
+	return t
 }
 
 // runs returns the times after last that have come by now and are to be run, the
