@@ -2,6 +2,7 @@ package delayqueue
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -67,22 +68,32 @@ func (r *runner) due(every time.Duration) [][]*Delivery {
 			d.finish(ErrLeaseLost)
 		case now.Sub(d.started) >= r.opts.MaxRun:
 			d.finish(ErrMaxRun)
-		case !now.Before(d.renew) && len(out[d.shard.index]) < maxMany:
+		case !now.Before(d.renew):
 			out[d.shard.index] = append(out[d.shard.index], d)
 		}
 	}
 	return out
 }
 
+// renew renews the leases of deliveries that due returned. What fails is left to the
+// next attempt.
 func (r *runner) renew(ctx context.Context, s *shard, ds []*Delivery) {
-	sent := time.Now()
-	held, err := r.q.extend(ctx, s, ds, r.opts.Lease)
-	if err != nil {
-		if ctx.Err() == nil {
-			r.troubled("renew leases", err)
+	for chunk := range slices.Chunk(ds, maxMany) {
+		sent := time.Now()
+		held, err := r.q.extend(ctx, s, chunk, r.opts.Lease)
+		if err == nil {
+			r.renewed(chunk, held, sent)
+			continue
 		}
-		return
+		if ctx.Err() != nil {
+			return
+		}
+		r.troubled("renew leases", err)
 	}
+}
+
+// renewed takes in the answer to a renewal that was sent then.
+func (r *runner) renewed(ds []*Delivery, held []bool, sent time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, d := range ds {

@@ -78,3 +78,25 @@ func TestBubbleEndThatIsNeverTold(t *testing.T) {
 		require.Equal(t, uint64(1), q.Stats().Succeeded)
 	})
 }
+
+// As many jobs as a worker may have are renewed, also where all are in one shard.
+func TestBubbleManyLeasesRenew(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		const jobs = 6 * maxMany
+		q := open(t, b.Client(), Options{})
+		s := newSeen()
+		work(t, q, func(ctx context.Context, d *Delivery) error {
+			s.note(d)
+			time.Sleep(2 * time.Minute)
+			return ctx.Err()
+		}, RunOptions{Concurrency: jobs})
+		for range jobs / maxMany {
+			_, err := q.AddMany(t.Context(), make([]Job, maxMany))
+			require.NoError(t, err)
+		}
+		time.Sleep(3 * time.Minute)
+		require.Len(t, s.all(), jobs)
+		require.Zero(t, q.Stats().Lost)
+		require.EqualValues(t, jobs, q.Stats().Succeeded)
+	})
+}
