@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillway-go/spillway/internal/redistest"
@@ -79,6 +80,82 @@ func TestBubbleEndThatIsNeverTold(t *testing.T) {
 	})
 }
 
+// One reply that is lost, or late, costs no lease, however short: the next attempt does not
+// wait for go-redis to give the first one up.
+func TestBubbleLeaseSurvivesALostReply(t *testing.T) {
+	for _, fault := range []redistest.Rule{
+		{Do: redistest.LoseReply}, {Do: redistest.DelayReply, Delay: 2 * time.Second}, {Do: redistest.CutAfter},
+	} {
+		for _, lease := range []time.Duration{time.Second, 5 * time.Second, 30 * time.Second} {
+			t.Run(fmt.Sprint(fault.Do, lease), func(t *testing.T) {
+				redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+					var faults redistest.Faults
+					q := open(t, b.Client(faults.Options), Options{})
+					s := newSeen()
+					work(t, q, func(ctx context.Context, d *Delivery) error {
+						s.note(d)
+						time.Sleep(10 * lease)
+						return ctx.Err()
+					}, RunOptions{Lease: lease})
+					for i := range 2 { // the first one loads the scripts
+						_, err := q.Add(t.Context(), Job{ID: fmt.Sprint(i)})
+						require.NoError(t, err)
+						time.Sleep(time.Second)
+						fault.Match, fault.Skip = hashOf(readLua+"\n"+extendLua), 1
+						faults.Add(fault)
+						time.Sleep(12 * lease)
+						require.Equal(t, 1, s.count(fmt.Sprint(i)))
+						require.Equal(t, Finished, state(t, q, fmt.Sprint(i)).orGone())
+					}
+					require.Equal(t, 2, faults.Fired(fault.Do))
+					require.Zero(t, q.Stats().Lost)
+				})
+			})
+		}
+	}
+}
+
+// Renewals that hang do not pile up.
+func TestBubbleRenewalsUnderWay(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		var faults redistest.Faults
+		q := open(t, b.Client(faults.Options, func(o *redis.Options) { o.ReadTimeout = time.Minute }), Options{MaxCrashes: 1000})
+		end := make(chan struct{})
+		defer close(end)
+		work(t, q, func(ctx context.Context, _ *Delivery) error {
+			select {
+			case <-ctx.Done():
+			case <-end:
+			}
+			return ctx.Err()
+		}, RunOptions{Lease: time.Second})
+		_, err := q.Add(t.Context(), Job{})
+		require.NoError(t, err)
+		time.Sleep(10 * time.Second)
+		require.Zero(t, q.Stats().Lost)
+		faults.Add(redistest.Rule{Do: redistest.LoseReply, Match: hashOf(readLua + "\n" + extendLua), Times: -1})
+		time.Sleep(50 * time.Second)
+		require.Equal(t, maxRenewals, faults.Fired(redistest.LoseReply))
+		require.NotZero(t, q.Stats().Lost)
+		faults.Clear()
+		time.Sleep(2 * time.Minute)
+		lost := q.Stats().Lost
+		time.Sleep(time.Minute)
+		require.Equal(t, lost, q.Stats().Lost, "and go on")
+	})
+}
+
+// The answer to an earlier attempt takes nothing from that to a later one.
+func TestLeaseIsNotShortened(t *testing.T) {
+	var d Delivery
+	first := time.Now()
+	for _, sent := range []time.Time{first, first.Add(2 * time.Second), first.Add(time.Second)} {
+		d.leased(sent, 10*time.Second)
+	}
+	require.Greater(t, d.valid.Sub(first), 11*time.Second)
+	require.Greater(t, d.renew.Sub(first), 5*time.Second)
+}
+
 // As many jobs as a worker may have are renewed, also where all are in one shard.
 func TestBubbleManyLeasesRenew(t *testing.T) {
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
@@ -95,8 +172,8 @@ func TestBubbleManyLeasesRenew(t *testing.T) {
 			require.NoError(t, err)
 		}
 		time.Sleep(3 * time.Minute)
-		require.Len(t, s.all(), jobs)
 		require.Zero(t, q.Stats().Lost)
+		require.Len(t, s.all(), jobs)
 		require.EqualValues(t, jobs, q.Stats().Succeeded)
 	})
 }

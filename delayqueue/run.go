@@ -89,8 +89,9 @@ type runner struct {
 	share  int                 // of the slots that one claim may take
 	work   sync.WaitGroup      // the handlers
 
-	mu     sync.Mutex
-	leases map[*Delivery]struct{}
+	mu       sync.Mutex
+	leases   map[*Delivery]struct{}
+	renewing []int // renewals under way, by shard
 }
 
 // Run works: it hands due jobs to h until ctx ends, then starts no more, gives the
@@ -118,7 +119,7 @@ func (q *Queue) Run(ctx context.Context, h Handler, opts RunOptions) error {
 		q: q, handle: h, opts: opts,
 		slots:  semaphore.NewWeighted(int64(opts.Concurrency)),
 		share:  min(maxClaim, (opts.Concurrency+len(q.shards)-1)/len(q.shards)),
-		leases: make(map[*Delivery]struct{}),
+		leases: make(map[*Delivery]struct{}), renewing: make([]int, len(q.shards)),
 	}
 	consumer := newToken()
 	for i := range q.shards {
