@@ -104,7 +104,7 @@ func (c *claimer) parse(reply any, token string) (claim, error) {
 		}
 		out.jobs = append(out.jobs, &Delivery{
 			ID: id, Body: []byte(body), Due: time.UnixMilli(due), Attempt: int(attempts) + 1, Crashes: int(crashes),
-			q: c.q, shard: c.s, token: token,
+			q: c.q, shard: c.s, token: token, add: record[:8],
 		})
 	}
 	stats.claimed.Add(uint64(len(out.jobs)))

@@ -3,6 +3,7 @@ package delayqueue
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -272,6 +273,66 @@ func TestOnce(t *testing.T) {
 		for _, want := range []bool{true, true, false, false, false, false, false, false, false} {
 			require.Equal(t, want, <-firsts)
 		}
+	})
+}
+
+// A job has the markers of an earlier one of its id no more than its body; what happens
+// to itself changes nothing.
+func TestBubbleOnceOfAnIDUsedAgain(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		q := open(t, b.Client(), Options{})
+		var firsts []bool
+		work(t, q, func(ctx context.Context, d *Delivery) error {
+			first, err := d.Once(ctx, "mail")
+			require.NoError(t, err)
+			firsts = append(firsts, first)
+			if d.Attempt == 1 {
+				return errors.New("again")
+			}
+			return nil
+		}, RunOptions{})
+		for range 3 {
+			_, err := q.Add(t.Context(), Job{ID: "a"})
+			require.NoError(t, err)
+			time.Sleep(24 * time.Minute) // by now the id is free again
+		}
+		require.Equal(t, []bool{true, false, true, false, true, false}, firsts)
+	})
+}
+
+// A worker that died, and Redrive, leave the marker as it is.
+func TestOnceOutlivesCrashAndRedrive(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		q := open(t, rdb, Options{MaxAttempts: 1})
+		s := &q.shards[0]
+		_, err := q.Add(t.Context(), Job{ID: "a"})
+		require.NoError(t, err)
+		run := func() (*Delivery, bool) {
+			t.Helper()
+			var got claim
+			require.Eventually(t, func() bool {
+				var err error
+				got, err = newClaimer(q, s, newToken(), time.Millisecond).claim(t.Context(), 1)
+				require.NoError(t, err)
+				return len(got.jobs) == 1
+			}, time.Minute, time.Millisecond)
+			first, err := got.jobs[0].Once(t.Context(), "mail")
+			require.NoError(t, err)
+			return got.jobs[0], first
+		}
+		_, first := run()
+		require.True(t, first)
+		d, first := run() // its lease is over
+		require.Equal(t, 1, d.Crashes)
+		require.False(t, first)
+		code, err := q.settle(t.Context(), s, &settleOp{id: d.ID, token: d.token, verb: "D", text: "no"})
+		require.NoError(t, err)
+		require.Zero(t, code)
+		n, err := q.Redrive(t.Context(), "a")
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		_, first = run()
+		require.False(t, first)
 	})
 }
 

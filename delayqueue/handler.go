@@ -34,6 +34,7 @@ type Delivery struct {
 	q     *Queue
 	shard *shard
 	token string
+	add   string // token of the Add, 8 bytes; the same over retries and crashes
 
 	// The rest belongs to the runner, under its lock.
 	started time.Time
