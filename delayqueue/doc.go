@@ -17,9 +17,10 @@
 // or claim is told what the first one did.
 //
 // A job runs twice only if its worker crashed, or was stopped or cut off from Redis for
-// longer than the lease. Then another worker has it within a second after the
-// lease ended, if it has a free slot; what the first one says later is refused, and its
-// handler's context ends before (cause ErrLeaseLost), as long as its clock runs.
+// longer than the lease. Then another worker with a free slot has it within its
+// RunOptions.MaxSleep, a second by default, after the lease ended; what the first one
+// says later is refused, and its handler's context ends before (cause ErrLeaseLost), as
+// long as its clock runs.
 //
 // Failures of handlers and crashes of workers are counted apart. A job that kills its
 // workers is dead after exactly Options.MaxCrashes of them, one that fails after

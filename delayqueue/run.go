@@ -30,7 +30,8 @@ type RunOptions struct {
 	// if 0, -1 for not at all.
 	Drain time.Duration
 	// MaxSleep is how long an idle worker goes without asking for due jobs, which
-	// bounds what a lost wake-up costs; 1 s if 0, 1 ms to 1 minute.
+	// bounds what a lost wake-up costs, and how long after its lease the job of a dead
+	// worker waits for this one; 1 s if 0, 1 ms to 1 minute.
 	MaxSleep time.Duration
 	// Backoff is how long to wait after the nth failure of a job, n from 1 on. If nil:
 	// 1 s, doubled with each failure up to an hour, and half of it random.
