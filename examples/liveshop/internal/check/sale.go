@@ -19,7 +19,7 @@ type soldItem struct {
 	room           int64
 	buckets        int
 	sku, state     string
-	units, restock int64 // of units, those that Redis was not told of yet
+	units, restock int64 // of units, those that Redis may not have yet
 	returned       int64
 }
 

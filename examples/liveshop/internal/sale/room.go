@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
-	"github.com/spillway-go/spillway/stock"
 )
 
 // The states of a room's sale.
@@ -158,46 +157,6 @@ func (s *Sale) load(ctx context.Context, room int64) error {
 	return s.restock(ctx, room)
 }
 
-// restock adds the units that Update noted. Each has a name, under which a second
-// server that does the same changes nothing.
-func (s *Sale) restock(ctx context.Context, room int64) error {
-	l, err := s.of(ctx, room)
-	if err != nil {
-		return err
-	}
-	type note struct {
-		sku          string
-		version, qty int64
-	}
-	var notes []note
-	rows, err := s.env.DB.QueryContext(ctx, "SELECT sku, version, qty FROM restocks WHERE room = ? AND done = 0 ORDER BY version", room)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = rows.Close() }() // rows.Err has told
-	for rows.Next() {
-		var n note
-		if err := rows.Scan(&n.sku, &n.version, &n.qty); err != nil {
-			return err
-		}
-		notes = append(notes, n)
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		return err
-	}
-	for _, n := range notes {
-		op := n.sku + "@" + strconv.FormatInt(n.version, 10)
-		if _, err := l.stock.Restock(ctx, op, stock.Item{SKU: n.sku, Qty: n.qty}); err != nil {
-			return err
-		}
-		if _, err := s.env.DB.ExecContext(ctx, "UPDATE restocks SET done = 1 WHERE room = ? AND sku = ? AND version = ?",
-			room, n.sku, n.version); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // CloseRoom ends a room's sale: no more orders. Those that are not paid for yet may be
 // until their time is over.
 func (s *Sale) CloseRoom(ctx context.Context, room int64) error {
@@ -262,13 +221,13 @@ func (s *Sale) end(ctx context.Context, tx *sql.Tx, l *live, levels map[string]l
 	if err := lockHost(ctx, tx, l.host); err != nil {
 		return nil, err
 	}
-	res, err := tx.ExecContext(ctx, "UPDATE sales SET state = ?, since_ms = ? WHERE room = ? AND state = ?",
-		stateEnded, s.now(), l.room, stateClosing)
+	res, err := tx.ExecContext(ctx, `UPDATE sales SET state = ?, since_ms = ? WHERE room = ? AND state = ?
+		AND NOT EXISTS (SELECT 1 FROM restocks r WHERE r.room = sales.room AND r.done = 0)`, stateEnded, s.now(), l.room, stateClosing)
 	if err != nil {
 		return nil, err
 	}
 	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return nil, err // another server has done it
+		return nil, err // another server has done it, or units are still to come
 	}
 	for sku, level := range levels {
 		if _, err := tx.ExecContext(ctx, "UPDATE sale_items SET returned = ? WHERE room = ? AND sku = ?", level.Left, l.room, sku); err != nil {

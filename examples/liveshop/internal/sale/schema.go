@@ -46,7 +46,8 @@ var tables = []string{
 		returned BIGINT      NOT NULL,
 		PRIMARY KEY (room, sku)
 	)`,
-	// Units added while the sale is open: written with the product, brought to Redis after.
+	// Units added while the sale is open: written with the product, brought to Redis after,
+	// and done when the ledger has them.
 	`CREATE TABLE IF NOT EXISTS restocks (
 		room    BIGINT      NOT NULL,
 		sku     VARCHAR(40) NOT NULL,
