@@ -39,6 +39,9 @@ const (
 	price = 100
 )
 
+// liveRoom opens a room, as package room does; its sale is opened before.
+const liveRoom = "INSERT INTO rooms (id, host, live, title, kind, star, opened_ms, closed_ms) VALUES (?, ?, ?, 'room', 'normal', 0, 0, 0)"
+
 type deaf struct{}
 
 func (deaf) Publish(context.Context, int64, string, any) error { return nil }
@@ -89,6 +92,7 @@ func openShop(t *testing.T, star bool) *shop {
 	s.pay(t, account.Outside, buyer, 1000, "recharge", "1")
 	_, err = s.sale.Register(ctx, sale.Product{SKU: "tea", Host: 99, Title: "tea", Fen: price, Total: units})
 	require.NoError(t, err)
+	s.exec(t, liveRoom, room, 99, 99)
 	if star { // a single Redis has no stars: as if it had been opened on a Cluster
 		s.exec(t, "INSERT INTO sales (room, host, per_user, buckets, state, since_ms) VALUES (?, 99, 0, 3, 'open', 0)", room)
 		s.exec(t, "INSERT INTO sale_items (room, sku, fen, loaded, units, returned) VALUES (?, 'tea', ?, ?, ?, 0)", room, price, units, units)
@@ -200,6 +204,7 @@ func TestNaiveShops(t *testing.T) {
 			require.NoError(t, err)
 		}, "stock adds up"},
 		{"loads the same units into a second room", func(t *testing.T, s *shop) {
+			s.exec(t, liveRoom, 2, 99, 98) // or its sale would be closed
 			s.exec(t, "INSERT INTO sales (room, host, per_user, buckets, state, since_ms) VALUES (2, 99, 0, 1, 'open', 0)")
 			s.exec(t, "INSERT INTO sale_items (room, sku, fen, loaded, units, returned) VALUES (2, 'tea', 100, ?, ?, 0)", units, units)
 			a, err := stockOf(s.env, 2, 1)
@@ -209,6 +214,7 @@ func TestNaiveShops(t *testing.T) {
 		{"takes a token in two rooms", func(t *testing.T, s *shop) {
 			_, err := s.sale.Register(t.Context(), sale.Product{SKU: "cup", Host: 98, Title: "cup", Fen: price, Total: units})
 			require.NoError(t, err)
+			s.exec(t, liveRoom, 2, 98, 98)
 			require.NoError(t, s.sale.Open(t.Context(), 2, 98, false))
 			a, err := stockOf(s.env, 2, 1)
 			require.NoError(t, err)

@@ -53,7 +53,7 @@ func (r *Rooms) Open(ctx context.Context, host int64, title, kind string) (Room,
 	v := Room{ID: id, Host: host, Title: title, Kind: kind, Star: star, Open: true, Opened: time.Now().UnixMilli()}
 	for _, f := range r.opening { // before anybody can see the room: its shelf is full from the first moment
 		if err := f(ctx, v); err != nil {
-			return Room{}, fmt.Errorf("open room %d: %w", id, err)
+			return Room{}, r.undo(ctx, v, fmt.Errorf("open room %d: %w", id, err))
 		}
 	}
 	res, err := r.env.DB.ExecContext(ctx, r.env.InsertNew("rooms", "id", "host", "live", "title", "kind", "star", "opened_ms", "closed_ms"),
@@ -95,7 +95,8 @@ func (r *Rooms) ofHost(ctx context.Context, host int64) (Room, error) {
 }
 
 // undo takes back what was prepared for a room that did not come to be. It runs also
-// when nobody knows whether the row is there, and then closes it.
+// when nobody knows whether that was done, or whether the row is there, and then closes
+// it. Where it does not get through, what was prepared is found later; see package sale.
 func (r *Rooms) undo(ctx context.Context, v Room, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()

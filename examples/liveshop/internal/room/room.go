@@ -132,7 +132,8 @@ func (r *Rooms) Routes(m *api.Mux) {
 // while the server is put together. f may be called again for the same room.
 func (r *Rooms) OnOpen(f func(context.Context, Room) error) { r.opening = append(r.opening, f) }
 
-// OnClose registers what is done when a room was closed; likewise.
+// OnClose registers what is done when a room was closed, or could not be opened;
+// likewise.
 func (r *Rooms) OnClose(f func(context.Context, Room) error) { r.closing = append(r.closing, f) }
 
 // Part registers a field of the answer to entering a room; likewise.

@@ -189,13 +189,26 @@ func TestSlowPart(t *testing.T) {
 	require.Equal(t, map[string]any{"slow": nil, "fast": 1, "missing": []string{"slow"}}, out)
 }
 
-// A room whose shelf cannot be filled is not opened.
+// A room whose shelf cannot be filled is not opened, and what was done for it is taken
+// back: also when the time for it is over.
 func TestOpenFails(t *testing.T) {
 	env := shoptest.Env(t)
 	r, _ := rooms(t, env)
-	r.OnOpen(func(context.Context, Room) error { return errors.New("no stock") })
-	_, err := r.Open(t.Context(), 7, "Shoes", Normal)
+	ctx, cancel := context.WithCancel(t.Context())
+	var opened, closed []int64
+	r.OnOpen(func(_ context.Context, v Room) error {
+		opened = append(opened, v.ID)
+		cancel()
+		return errors.New("no stock")
+	})
+	r.OnClose(func(ctx context.Context, v Room) error {
+		closed = append(closed, v.ID)
+		return ctx.Err()
+	})
+	_, err := r.Open(ctx, 7, "Shoes", Normal)
 	require.ErrorContains(t, err, "no stock")
+	require.Len(t, opened, 1)
+	require.Equal(t, opened, closed)
 	live, err := r.live(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, live)

@@ -19,7 +19,8 @@
 //
 // A room's sale is open, then closing until its last order has met its end and SQL has
 // everything, then ended: its figures are final, what was not sold is the host's again,
-// and an hour later it is dropped from Redis.
+// and an hour later it is dropped from Redis. One that is open for a minute while its room,
+// in the table of package room, is not, is closed.
 //
 // Who was told "paid" in the last moment before Redis lost everything, when SQL did not
 // have the order yet, gets the money back; nothing is sold twice.

@@ -68,6 +68,7 @@ func roomsOneAfterTheOther(t *testing.T, star bool) {
 	_, err = sh.order(ctx, u[1], 1, Line{"tea", 2}) // nobody pays for it
 	require.NoError(t, err)
 
+	sh.live(t, 2)
 	require.NoError(t, sh.open(ctx, 2, hostOf(1), bucketsOf(star)))
 	require.Zero(t, left(2), "they are all in the first room")
 	require.NoError(t, sh.CloseRoom(ctx, 1))
@@ -81,6 +82,7 @@ func roomsOneAfterTheOther(t *testing.T, star bool) {
 	eventually(t, "the second room's sale has ended", func() bool {
 		return sh.number(t, "SELECT COUNT(*) FROM sales WHERE state = 'ended'") == 2
 	})
+	sh.live(t, 3)
 	require.NoError(t, sh.open(ctx, 3, hostOf(1), bucketsOf(star)))
 	require.Equal(t, int64(7), left(3))
 	o, err := sh.Order(ctx, u[0], paid.OrderID)

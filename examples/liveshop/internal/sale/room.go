@@ -172,6 +172,24 @@ func (s *Sale) CloseRoom(ctx context.Context, room int64) error {
 	return errors.Join(s.shelves.DeleteTwice(ctx, time.Second, room), l.stock.Halt(ctx, "the room is closed"))
 }
 
+// abandonedAfter is how old a sale is before it has to have an open room: that becomes
+// one when its sale is there.
+const abandonedAfter = time.Minute
+
+// closeAbandoned closes the sales without an open room, which keep what their host has to
+// sell: a server was killed, or SQL did not answer, between opening or closing the one and
+// the other.
+func (s *Sale) closeAbandoned(ctx context.Context) error {
+	rooms, err := column[int64](s.env.DB.QueryContext(ctx, `SELECT s.room FROM sales s WHERE s.state = ? AND s.since_ms < ?
+		AND NOT EXISTS (SELECT 1 FROM rooms r WHERE r.id = s.room AND r.live IS NOT NULL)`, stateOpen, s.now()-abandonedAfter.Milliseconds()))
+	errs := []error{err}
+	for _, room := range rooms {
+		s.env.Log.Warn("sale without an open room is closed", "room", room)
+		errs = append(errs, s.CloseRoom(ctx, room))
+	}
+	return errors.Join(errs...)
+}
+
 // wind ends a sale that is closing, if nothing is on its way in it any more.
 func (s *Sale) wind(ctx context.Context, room int64) error {
 	v, err := s.shelf(ctx, room)

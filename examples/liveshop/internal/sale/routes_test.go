@@ -39,6 +39,7 @@ func TestRoutes(t *testing.T) {
 		call("PUT /admin/warehouse/far", map[string]int64{"units": units}, nil)
 	}
 	refused(t, buyer.Call(ctx, "PUT /admin/warehouse/far", map[string]int64{"units": -1}, nil), "bad_request")
+	sh.live(t, 1)
 	require.NoError(t, sh.Open(ctx, 1, hostOf(1), false))
 
 	var shelf struct{ Products []Offer }

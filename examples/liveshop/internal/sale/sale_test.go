@@ -25,6 +25,7 @@ func TestEverywhere(t *testing.T) {
 		t.Run("stock elsewhere", func(t *testing.T) { stockElsewhere(t, sh, d) })
 		t.Run("coupons", func(t *testing.T) { coupons(t, sh) })
 		t.Run("coupons at once", func(t *testing.T) { couponsAtOnce(t, sh) })
+		t.Run("abandoned sales", func(t *testing.T) { abandoned(t, sh) })
 		holds(t, env)
 	})
 }
@@ -157,6 +158,7 @@ func products(t *testing.T, sh *shop) {
 	require.Equal(t, 1, done)
 	tea.Fen, tea.Version = 120, 2
 
+	sh.live(t, 3)
 	require.NoError(t, sh.Open(ctx, 3, hostOf(3), false))
 	require.NoError(t, sh.Open(ctx, 3, hostOf(3), false))
 	offers, err := sh.Offers(ctx, 3)

@@ -103,7 +103,7 @@ func newShop(t testing.TB, env *infra.Env, opts Options) *shop {
 		}
 	}
 	require.NoError(t, err)
-	require.NoError(t, errors.Join(room.Migrate(t.Context(), env), rain.Migrate(t.Context(), env))) // for package check
+	require.NoError(t, errors.Join(room.Migrate(t.Context(), env), rain.Migrate(t.Context(), env))) // for package check, and for abandoned sales
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- sh.Run(ctx) }()
@@ -167,7 +167,16 @@ func (sh *shop) opens(t testing.TB, room int64, star bool, products ...Product) 
 		_, err := sh.Register(t.Context(), p)
 		require.NoError(t, err)
 	}
+	sh.live(t, room)
 	require.NoError(t, sh.open(t.Context(), room, hostOf(room), bucketsOf(star)))
+}
+
+// live makes a room one that is open, as package room does when its sale is.
+func (sh *shop) live(t testing.TB, id int64) {
+	t.Helper()
+	_, err := sh.env.DB.ExecContext(t.Context(), "INSERT INTO rooms (id, host, live, title, kind, star, opened_ms, closed_ms) VALUES (?, ?, ?, 'room', ?, 0, 0, 0)",
+		id, hostOf(id), hostOf(id), room.Normal)
+	require.NoError(t, err)
 }
 
 // order is a click on "buy".
