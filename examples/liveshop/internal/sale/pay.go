@@ -203,11 +203,8 @@ func (s *Sale) refund(ctx context.Context, p payment) error {
 }
 
 // charged returns what a payment took from the wallet; 0 if nothing, yet.
-func charged(ctx context.Context, db interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}, p payment,
-) (fen int64, err error) {
-	err = db.QueryRowContext(ctx, "SELECT -fen FROM wallet_log WHERE kind = 'order' AND ref = ? AND uid = ?", p.ref(), p.uid).Scan(&fen)
+func charged(ctx context.Context, tx *sql.Tx, p payment) (fen int64, err error) {
+	err = tx.QueryRowContext(ctx, "SELECT -fen FROM wallet_log WHERE kind = 'order' AND ref = ? AND uid = ?", p.ref(), p.uid).Scan(&fen)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
 	}
@@ -237,23 +234,35 @@ func (s *Sale) mark(ctx context.Context, p payment, state string) error {
 	return err
 }
 
+// isCharged holds for a row of payments whose price was taken from the wallet.
+const isCharged = `EXISTS (SELECT 1 FROM wallet_log l
+	WHERE l.kind = 'order' AND l.ref = CAST(payments.order_id AS CHAR) AND l.uid = payments.uid)`
+
 // settleAll looks after payments whose call did not: its server was killed, Redis did
-// not answer, or has lost what it had confirmed.
+// not answer, or has lost what it had confirmed. Those of buyers who were too poor, or are
+// just paying, are left alone until nobody can be paying any more.
 func (s *Sale) settleAll(ctx context.Context) error {
-	open, err := s.begunPayments(ctx)
-	if err != nil {
-		return err
-	}
-	var errs []error
+	errs := []error{s.voidAll(ctx)}
+	open, err := s.chargedPayments(ctx)
+	errs = append(errs, err)
 	for _, p := range open {
 		errs = append(errs, s.lookAfter(ctx, p))
 	}
 	return errors.Join(errs...)
 }
 
-func (s *Sale) begunPayments(ctx context.Context) (open []payment, err error) {
-	rows, err := s.env.DB.QueryContext(ctx, "SELECT order_id, uid, room, fen, state, begun_ms FROM payments WHERE state = ? AND begun_ms < ? ORDER BY begun_ms LIMIT 1000",
-		paymentBegun, s.now()-settleAfter.Milliseconds())
+func (s *Sale) voidAll(ctx context.Context) error {
+	return s.env.Tx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "UPDATE payments SET state = ? WHERE state = ? AND begun_ms < ? AND NOT "+isCharged,
+			paymentVoid, paymentBegun, s.now()-voidAfter.Milliseconds()-s.opts.Hold.Milliseconds())
+		return err
+	})
+}
+
+// chargedPayments returns those that have not met their end, the oldest first.
+func (s *Sale) chargedPayments(ctx context.Context) (open []payment, err error) {
+	rows, err := s.env.DB.QueryContext(ctx, `SELECT order_id, uid, room, fen, state, begun_ms FROM payments
+		WHERE state = ? AND begun_ms < ? AND `+isCharged+" ORDER BY begun_ms LIMIT 1000", paymentBegun, s.now()-settleAfter.Milliseconds())
 	if err != nil {
 		return nil, err
 	}
@@ -269,18 +278,9 @@ func (s *Sale) begunPayments(ctx context.Context) (open []payment, err error) {
 }
 
 func (s *Sale) lookAfter(ctx context.Context, p payment) error {
-	fen, err := charged(ctx, s.env.DB, p)
-	switch {
-	case err != nil:
-		return err
-	case fen == 0 && s.now()-p.begun > voidAfter.Milliseconds()+s.opts.Hold.Milliseconds():
-		return s.mark(ctx, p, paymentVoid)
-	case fen == 0:
-		return nil // the buyer was too poor, or is just paying
-	}
 	if state, err := s.ledgerState(ctx, p); err != nil || state == Paid {
 		return errors.Join(err, s.mark(ctx, p, paymentTaken))
 	}
-	_, err = s.settle(ctx, p)
+	_, err := s.settle(ctx, p)
 	return err
 }

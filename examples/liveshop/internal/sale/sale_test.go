@@ -25,6 +25,7 @@ func TestEverywhere(t *testing.T) {
 		t.Run("stock elsewhere", func(t *testing.T) { stockElsewhere(t, sh, d) })
 		t.Run("coupons", func(t *testing.T) { coupons(t, sh) })
 		t.Run("coupons at once", func(t *testing.T) { couponsAtOnce(t, sh) })
+		t.Run("payments that are poor", func(t *testing.T) { poorPayments(t, sh) })
 		t.Run("abandoned sales", func(t *testing.T) { abandoned(t, sh) })
 		holds(t, env)
 	})
