@@ -72,6 +72,20 @@ func sameLimit(ctx context.Context, tx *sql.Tx, p Product) error {
 	return err
 }
 
+// sameOwner refuses that the stock of a product becomes somebody else's, or the host's,
+// after it was on a shelf: what the sales of these rooms were is told from the product.
+func sameOwner(ctx context.Context, tx *sql.Tx, was, p Product) error {
+	if p.Elsewhere == was.Elsewhere {
+		return nil
+	}
+	var rooms int64
+	err := tx.QueryRowContext(ctx, "SELECT COUNT(*) FROM sale_items WHERE sku = ?", p.SKU).Scan(&rooms)
+	if err == nil && rooms > 0 {
+		err = api.Conflict("was_on_sale", "who has the stock of a product stays once it was in a room: register another")
+	}
+	return err
+}
+
 // Register adds a product. The same again is no error.
 func (s *Sale) Register(ctx context.Context, p Product) (Product, error) {
 	if err := p.check(); err != nil {
@@ -124,7 +138,8 @@ func product(ctx context.Context, q querier, sku string) (p Product, err error) 
 
 // Update replaces the product of that SKU if it still has p's version: of two
 // operators who changed the same one, the second is told instead of undoing what the
-// first did. While it is on sale its price and limit stay, and its stock only grows.
+// first did. While it is on sale its price and limit stay, and its stock only grows; once
+// it was on a shelf, who has the stock stays.
 func (s *Sale) Update(ctx context.Context, p Product) (Product, error) {
 	if err := p.check(); err != nil {
 		return Product{}, err
@@ -170,11 +185,14 @@ func (s *Sale) update(ctx context.Context, tx *sql.Tx, p Product) (rooms []int64
 	if err := sameLimit(ctx, tx, p); err != nil {
 		return nil, err
 	}
+	if err := sameOwner(ctx, tx, was, p); err != nil {
+		return nil, err
+	}
 	if rooms, err = onSale(ctx, tx, p.SKU); err != nil {
 		return nil, err
 	}
 	if more := p.Total - was.Total; len(rooms) > 0 {
-		if p.Fen != was.Fen || p.PerUser != was.PerUser || p.Elsewhere != was.Elsewhere || more < 0 {
+		if p.Fen != was.Fen || p.PerUser != was.PerUser || more < 0 {
 			return nil, api.Conflict("on_sale", "while it is on sale its price and limit stay, and its total only grows")
 		}
 		if more > 0 && !p.Elsewhere {

@@ -127,3 +127,35 @@ func TestShow(t *testing.T) {
 	refused(t, sh.Show(ctx, hostOf(1), 1, "tea"), "closed")
 	holds(t, sh.env)
 }
+
+// Who has the stock of a product may change until it was on a shelf: its sales would be
+// judged by what it is now, those that have ended too.
+func TestElsewhereStays(t *testing.T) {
+	t.Parallel()
+	sh := newShop(t, shoptest.Env(t), Options{})
+	ctx := t.Context()
+	change := func(sku string) error {
+		p, err := product(ctx, sh.env.DB, sku)
+		require.NoError(t, err)
+		p.Elsewhere, p.Total = !p.Elsewhere, p.Total+5
+		_, err = sh.Update(ctx, p)
+		return err
+	}
+	sh.opened(t, 1, Product{SKU: "cup", Elsewhere: true}, Product{SKU: "tea", Total: 5})
+	for _, sku := range []string{"cup", "tea"} {
+		refused(t, change(sku), "on_sale", "was_on_sale")
+	}
+	require.NoError(t, sh.CloseRoom(ctx, 1))
+	eventually(t, "the sale has ended", func() bool {
+		return sh.number(t, "SELECT COUNT(*) FROM sales WHERE state = 'ended'") == 1
+	})
+	for _, sku := range []string{"cup", "tea"} {
+		refused(t, change(sku), "was_on_sale")
+	}
+	_, err := sh.Register(ctx, Product{SKU: "pot", Host: hostOf(1), Title: "Pot", Fen: 100})
+	require.NoError(t, err)
+	for range 2 {
+		require.NoError(t, change("pot"))
+	}
+	holds(t, sh.env)
+}
