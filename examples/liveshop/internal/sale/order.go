@@ -20,6 +20,9 @@ const (
 	maxLines  = 20
 )
 
+// codeEnded refuses what was on sale.
+const codeEnded = "ended"
+
 var (
 	errClosed    = api.Conflict("closed", "the room sells nothing any more")
 	errRepairing = &api.Error{Status: http.StatusServiceUnavailable, Code: "repairing", RetryAfter: time.Second,
@@ -57,16 +60,18 @@ type Placed struct {
 }
 
 // Place orders. Of several products it takes those that can be had in full. The same
-// again, in any process, gets the same answer.
+// again, in any process, gets the same answer, also when the room has closed since.
 func (s *Sale) Place(ctx context.Context, uid, id, room int64, lines []Line) (Placed, error) {
 	v, err := s.shelf(ctx, room)
 	if err != nil {
 		return Placed{}, err
 	}
-	if err := s.eligible(v, uid, lines); err != nil {
+	lines = slices.SortedFunc(slices.Values(lines), func(a, b Line) int { return strings.Compare(a.SKU, b.SKU) })
+	if err := s.eligible(v, uid, lines); tooLate(err) {
+		return s.before(ctx, v, uid, id, room, lines, err)
+	} else if err != nil {
 		return Placed{}, err
 	}
-	lines = slices.SortedFunc(slices.Values(lines), func(a, b Line) int { return strings.Compare(a.SKU, b.SKU) })
 	first, err := s.claim(ctx, uid, id, canonical(room, lines))
 	if err != nil {
 		return Placed{}, err
@@ -91,14 +96,47 @@ func (s *Sale) Place(ctx context.Context, uid, id, room int64, lines []Line) (Pl
 		s.orders.Add(1)
 		s.tidy(ctx, uid, id, room, res.Items)
 	}
+	return v.placed(id, res), nil
+}
+
+// before returns the answer that an order got which would be refused by now; if it was not
+// placed before, or got nothing, no.
+func (s *Sale) before(ctx context.Context, v shelf, uid, id, room int64, lines []Line, no error) (Placed, error) {
+	user := strconv.FormatInt(uid, 10)
+	got, err := s.env.Redis.HMGet(ctx, orderKey(id), "uid", "what:"+user).Result()
+	if err != nil {
+		return Placed{}, down(err)
+	}
+	if got[0] != user || got[1] != canonical(room, lines) {
+		return Placed{}, no
+	}
+	l, err := s.of(ctx, room)
+	if err != nil {
+		return Placed{}, err
+	}
+	res, err := l.stock.Lookup(ctx, payment{order: id, uid: uid}.stockRef())
+	switch {
+	case errors.Is(err, stock.ErrNotFound):
+		return Placed{}, no
+	case err == nil && stateOf(res.State) == Cancelled:
+		err = stock.ErrCancelled
+	}
+	if err != nil {
+		return Placed{}, refusal(err)
+	}
+	return v.placed(id, res), nil
+}
+
+// placed is what a buyer is told of an order that got something.
+func (s *shelf) placed(id int64, res stock.Result) Placed {
 	p := Placed{OrderID: id, State: stateOf(res.State)}
 	if !res.Expires.IsZero() {
 		p.Expires = res.Expires.UnixMilli()
 	}
-	all := v.goods()
+	all := s.goods()
 	p.Items, p.Fen = price(linesOf(res.Items), all)
 	p.Failed, _ = price(linesOf(res.Missing), all)
-	return p, nil
+	return p
 }
 
 func (s *shelf) goods() map[string]goods {
@@ -138,11 +176,17 @@ func (s *Sale) eligible(v shelf, uid int64, lines []Line) error {
 			return &api.Error{Status: http.StatusConflict, Code: "not_open", Msg: line.SKU + " is not on sale yet",
 				RetryAfter: time.Duration(it.Opens-now) * time.Millisecond}
 		case it.Closes > 0 && it.Closes <= now:
-			return api.Conflict("ended", line.SKU+" is not on sale any more")
+			return api.Conflict(codeEnded, line.SKU+" is not on sale any more")
 		}
 		seen[line.SKU] = true
 	}
 	return nil
+}
+
+// tooLate reports whether an order that is refused may have been good before.
+func tooLate(err error) bool {
+	no := new(api.Error)
+	return errors.As(err, &no) && (no == errClosed || no.Code == codeEnded)
 }
 
 // claim takes the token for what is ordered with it, and reports whether this is the

@@ -122,6 +122,68 @@ func TestTokens(t *testing.T) {
 	require.ErrorIs(t, err, errNoOrder, "a token is no order yet")
 }
 
+// Who lost the answer gets it also when the room has closed since, or the time of the
+// product is over.
+func TestPlacedBefore(t *testing.T) { both(t, placedBefore) }
+
+func placedBefore(t *testing.T, star bool) {
+	sh := newShop(t, shoptest.Env(t), Options{})
+	ctx := t.Context()
+	sh.opens(t, 1, star, Product{SKU: "tea", Total: 5}, Product{SKU: "cup", Total: 1})
+	u := sh.users(t, 3, 1000)
+	wanted := []Line{{"tea", 1}, {"cup", 1}}
+	whole, err := sh.order(ctx, u[0], 1, wanted...)
+	require.NoError(t, err)
+	part, err := sh.order(ctx, u[1], 1, wanted...)
+	require.NoError(t, err)
+	require.Len(t, part.Failed, 1)
+	none, err := sh.Token(ctx, u[2])
+	require.NoError(t, err)
+	_, err = sh.Place(ctx, u[2], none, 1, wanted[1:])
+	refused(t, err, "sold_out")
+	unused, err := sh.Token(ctx, u[2])
+	require.NoError(t, err)
+
+	look := func(code string) {
+		for i, p := range []Placed{whole, part} {
+			again, err := sh.Place(ctx, u[i], p.OrderID, 1, wanted)
+			require.NoError(t, err)
+			require.Equal(t, p, again)
+			_, err = sh.Place(ctx, u[i], p.OrderID, 1, wanted[:1])
+			refused(t, err, code)
+			_, err = sh.Place(ctx, u[2], p.OrderID, 1, wanted)
+			refused(t, err, code)
+		}
+		for _, id := range []int64{none, unused, 0} {
+			_, err = sh.Place(ctx, u[2], id, 1, wanted[1:])
+			refused(t, err, code)
+		}
+		require.Equal(t, int64(1), sh.env.Redis.HLen(ctx, orderKey(unused)).Val())
+	}
+	for _, sku := range []string{"tea", "cup"} {
+		p, err := product(ctx, sh.env.DB, sku)
+		require.NoError(t, err)
+		p.Opens, p.Closes = 1, 2
+		_, err = sh.Update(ctx, p)
+		require.NoError(t, err)
+	}
+	look("ended")
+	require.NoError(t, sh.CloseRoom(ctx, 1))
+	look("closed")
+	_, err = sh.Pay(ctx, u[0], whole.OrderID)
+	require.NoError(t, err)
+	again, err := sh.Place(ctx, u[0], whole.OrderID, 1, wanted)
+	require.NoError(t, err)
+	require.Equal(t, Paid, again.State)
+	l, err := sh.of(ctx, 1)
+	require.NoError(t, err)
+	_, err = l.stock.Cancel(ctx, payment{order: part.OrderID, uid: u[1]}.stockRef(), "over")
+	require.NoError(t, err)
+	_, err = sh.Place(ctx, u[1], part.OrderID, 1, wanted)
+	refused(t, err, "cancelled")
+	holds(t, sh.env)
+}
+
 // An order that nobody pays for: its units come back, in Redis, in SQL, and on the pages.
 func TestNotPaid(t *testing.T) { both(t, notPaid) }
 
