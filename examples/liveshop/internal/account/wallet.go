@@ -126,19 +126,30 @@ func (p *payment) valid() error {
 	return nil
 }
 
-// booked returns what the payment moved and left when it was booked; sql.ErrNoRows if
-// it was not.
-func (p *payment) booked(ctx context.Context, tx *sql.Tx) (fen, balance int64, err error) {
-	err = tx.QueryRowContext(ctx, "SELECT -fen, balance FROM wallet_log WHERE kind = ? AND ref = ? AND uid = ?", p.kind, p.ref, p.from).
-		Scan(&fen, &balance)
-	return fen, balance, err
+// booked returns what the payment moved and left when it was booked, and whether it went
+// to the same receiver; sql.ErrNoRows if it was not booked.
+func (p *payment) booked(ctx context.Context, tx *sql.Tx) (fen, balance int64, same bool, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT -a.fen, a.balance, b.uid IS NOT NULL
+		FROM wallet_log a LEFT JOIN wallet_log b ON b.kind = a.kind AND b.ref = a.ref AND b.uid = ?
+		WHERE a.kind = ? AND a.ref = ? AND a.uid = ?`, p.to, p.kind, p.ref, p.from).
+		Scan(&fen, &balance, &same)
+	return fen, balance, same, err
+}
+
+// meanwhile returns errTwice if the same payment was booked after all, and otherwise err,
+// which says why it cannot be: perhaps that one took what this one wants.
+func (p *payment) meanwhile(ctx context.Context, tx *sql.Tx, err error) error {
+	if _, _, _, again := p.booked(ctx, tx); again == nil {
+		return errTwice
+	}
+	return err
 }
 
 // book is the transaction of a payment.
 func (w *Wallet) book(ctx context.Context, tx *sql.Tx, p *payment) error {
-	moved, balance, err := p.booked(ctx, tx)
+	moved, balance, same, err := p.booked(ctx, tx)
 	switch {
-	case err == nil && p.decide == nil && moved != p.fen:
+	case err == nil && (!same || p.decide == nil && moved != p.fen):
 		return ErrConflict
 	case err == nil:
 		p.fen, p.after[0], p.replayed = moved, balance, true
@@ -148,11 +159,7 @@ func (w *Wallet) book(ctx context.Context, tx *sql.Tx, p *payment) error {
 	}
 	if p.decide != nil {
 		if p.fen, err = p.decide(ctx, tx); err != nil {
-			// Perhaps because the same payment was just booked, and took what decide wanted.
-			if _, _, again := p.booked(ctx, tx); again == nil {
-				return errTwice
-			}
-			return err
+			return p.meanwhile(ctx, tx, err)
 		}
 		if err := p.valid(); err != nil {
 			return err
@@ -165,7 +172,9 @@ func (w *Wallet) book(ctx context.Context, tx *sql.Tx, p *payment) error {
 		order = [2]int{1, 0}
 	}
 	for _, i := range order {
-		if p.after[i], err = change(ctx, tx, sides[i].uid, sides[i].fen); err != nil {
+		if p.after[i], err = change(ctx, tx, sides[i].uid, sides[i].fen); errors.Is(err, ErrPoor) {
+			return p.meanwhile(ctx, tx, err)
+		} else if err != nil {
 			return err
 		}
 	}

@@ -8,12 +8,14 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
 	"github.com/spillway-go/spillway/idgen"
+	"github.com/spillway-go/spillway/internal/sqltest"
 )
 
 func TestMain(m *testing.M) { shoptest.Main(m) }
@@ -82,6 +84,8 @@ func TestPay(t *testing.T) {
 		require.Zero(t, balance(anna))
 		_, err = pay(anna, bert, 301, "gift", "1")
 		require.ErrorIs(t, err, ErrConflict)
+		_, err = pay(anna, Platform, 300, "gift", "1")
+		require.ErrorIs(t, err, ErrConflict, "another receiver")
 		_, err = pay(bert, anna, 301, "gift", "2")
 		require.ErrorIs(t, err, ErrPoor)
 		_, err = pay(anna, 999_999, 1, "gift", "3")
@@ -92,6 +96,55 @@ func TestPay(t *testing.T) {
 		}
 		require.Equal(t, [][2]int64{{anna, 1000}, {anna, 700}, {bert, 300}, {anna, 0}}, told)
 	})
+}
+
+// Two clicks at once with money for one: the second finds the wallet empty, because the
+// first emptied it for the same payment, and is answered as the first.
+func TestPayTwiceWithMoneyForOne(t *testing.T) {
+	_, dsn := sqltest.MariaDB(t).Names() // SQLite lets one transaction after the other
+	env := shoptest.Open(t, infra.Config{DB: dsn}, false)
+	a, uids := accounts(t, env, 2)
+	ctx, anna, bert, w := t.Context(), uids[0], uids[1], a.Wallet
+	recharge := func(ref string) {
+		_, err := w.Pay(ctx, Outside, anna, 9900, "recharge", ref)
+		require.NoError(t, err)
+	}
+	waiting := func() bool {
+		var n int
+		require.NoError(t, env.DB.QueryRow("SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'").Scan(&n))
+		return n > 0
+	}
+	for i, second := range []func(ref string) (fen, left int64, err error){
+		func(ref string) (fen, left int64, err error) {
+			left, err = w.Pay(ctx, anna, bert, 9900, "gift", ref)
+			return 9900, left, err
+		},
+		func(ref string) (fen, left int64, err error) {
+			return w.PayWithin(ctx, anna, bert, "gift", ref, func(context.Context, *sql.Tx) (int64, error) { return 9900, nil })
+		},
+	} {
+		ref := fmt.Sprint(i)
+		recharge(ref)
+		answered := make(chan error, 1)
+		require.NoError(t, env.Tx(ctx, func(tx *sql.Tx) error {
+			if err := w.book(ctx, tx, &payment{from: anna, to: bert, fen: 9900, kind: "gift", ref: ref}); err != nil {
+				return err
+			}
+			go func() {
+				fen, left, err := second(ref)
+				if err == nil && (fen != 9900 || left != 0) {
+					err = fmt.Errorf("%d paid, %d left", fen, left)
+				}
+				answered <- err
+			}()
+			require.Eventually(t, waiting, time.Minute, 200*time.Millisecond) // what it shows is up to 100 ms old
+			return nil
+		}))
+		require.NoError(t, <-answered)
+		addsUp(t, env)
+	}
+	_, err := w.Pay(ctx, anna, bert, 1, "gift", "more")
+	require.ErrorIs(t, err, ErrPoor)
 }
 
 // What is written while an amount is decided is booked with it, or not at all.
