@@ -8,7 +8,7 @@
 // Redis keys; TTL 7 days:
 //
 //	liveshop:pk:{room-<id>}:bar    hash
-//	liveshop:pk:{room-<id>}:gifts  set   keys of gifts that were counted
+//	liveshop:pk:{room-<id>}:gifts  set   keys of gifts that came, whether they moved a bar or not
 //	liveshop:pk:{room-<id>}:wins   list  "<round> <winner>", one a round
 package pk
 

@@ -87,7 +87,9 @@ func TestPK(t *testing.T) {
 		require.NotZero(t, first)
 		require.Equal(t, 200, call(first, "POST /rooms/1/pk/join", "").Status, "asked again, the first is still the first")
 
-		b := gift(7, 20_000, "g1")
+		b := gift(7, 20_000, "early")
+		require.Equal(t, []int64{50, 50}, []int64{b.Left, b.Right}, "a gift from before the PK moves nothing when it comes again")
+		b = gift(7, 20_000, "g1")
 		require.Equal(t, []int64{70, 30}, []int64{b.Left, b.Right}, "200 yuan are 20")
 		require.Equal(t, b, gift(7, 20_000, "g1"), "a gift that comes again moves nothing")
 		require.Equal(t, b, gift(55, 20_000, "g2"), "a gift to somebody else moves nothing")
