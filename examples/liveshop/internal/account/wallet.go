@@ -69,12 +69,18 @@ func (w *Wallet) OnChange(f func(ctx context.Context, uid, fen int64)) {
 //
 // Kinds are recharge, order, refund, gift, packet, prepare.
 func (w *Wallet) Pay(ctx context.Context, from, to, fen int64, kind, ref string) (balance int64, err error) {
+	balance, _, err = w.PayFirst(ctx, from, to, fen, kind, ref)
+	return balance, err
+}
+
+// PayFirst is Pay, and says whether it was booked just now, by this call.
+func (w *Wallet) PayFirst(ctx context.Context, from, to, fen int64, kind, ref string) (balance int64, first bool, err error) {
 	p := payment{from: from, to: to, fen: fen, kind: kind, ref: ref}
 	if err := p.valid(); err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	err = w.pay(ctx, &p)
-	return p.after[0], err
+	return p.after[0], err == nil && !p.replayed, err
 }
 
 // PayWithin is Pay of an amount that is decided within the transaction, by decide: what

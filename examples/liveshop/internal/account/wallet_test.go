@@ -98,6 +98,20 @@ func TestPay(t *testing.T) {
 	})
 }
 
+// PayFirst tells the call that books from those that ask again.
+func TestPayFirst(t *testing.T) {
+	env := shoptest.Env(t)
+	a, uids := accounts(t, env, 1)
+	_, first, err := a.Wallet.PayFirst(t.Context(), uids[0], Platform, 600, "gift", "1")
+	require.ErrorIs(t, err, ErrPoor)
+	require.False(t, first)
+	for _, want := range []bool{true, false} {
+		_, first, err = a.Wallet.PayFirst(t.Context(), Outside, uids[0], 600, "recharge", "1")
+		require.NoError(t, err)
+		require.Equal(t, want, first)
+	}
+}
+
 // Two clicks at once with money for one: the second finds the wallet empty, because the
 // first emptied it for the same payment, and is answered as the first.
 func TestPayTwiceWithMoneyForOne(t *testing.T) {

@@ -4,7 +4,8 @@
 // Money is in SQL, and what is seen goes through Redis: a server may die between the
 // two. So a job that finishes the gift is added before the money moves, and cancelled
 // when all is done; a job that runs looks whether the gift was paid for. Everything in
-// it goes by the gift's reference and may happen twice.
+// it goes by the gift's reference and may happen twice. Who asks again with the key of a
+// gift whose job has ended shows nothing: who paid for it did, or the job.
 package gift
 
 import (
@@ -12,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/spillway-go/spillway/delayqueue"
@@ -58,7 +60,7 @@ const (
 // Options are what gifts need of other parts.
 type Options struct {
 	Wallet interface {
-		Pay(ctx context.Context, from, to, fen int64, kind, ref string) (balance int64, err error)
+		PayFirst(ctx context.Context, from, to, fen int64, kind, ref string) (balance int64, first bool, err error)
 	}
 	Rooms interface {
 		GetOpen(ctx context.Context, id int64) (room.Room, error)
@@ -192,21 +194,26 @@ func (c *Counter) buy(ctx context.Context, j job) (balance int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	_, err = c.jobs.Add(ctx, delayqueue.Job{ID: j.Ref, Body: body, Delay: finishAfter})
-	if err != nil && !errors.Is(err, delayqueue.ErrDuplicate) { // one asks again
+	id := j.Ref
+	_, err = c.jobs.Add(ctx, delayqueue.Job{ID: id, Body: body, Delay: finishAfter})
+	if errors.Is(err, delayqueue.ErrFinished) || errors.Is(err, delayqueue.ErrCancelled) {
+		// Perhaps nobody paid then, and what is paid for now needs a job that can finish it.
+		id = fmt.Sprintf("%s:%d", j.Ref, rand.Uint64())
+		_, err = c.jobs.Add(ctx, delayqueue.Job{ID: id, Body: body, Delay: finishAfter})
+	}
+	waits := errors.Is(err, delayqueue.ErrDuplicate) // one asks again, and nobody has finished
+	if err != nil && !waits {
 		return 0, err
 	}
-	balance, err = c.opts.Wallet.Pay(ctx, j.From, j.To, j.Fen, "gift", j.Ref)
-	if err == nil {
+	balance, first, err := c.opts.Wallet.PayFirst(ctx, j.From, j.To, j.Fen, "gift", j.Ref)
+	if err == nil && (first || waits) {
 		err = c.show(ctx, j)
 	}
-	if err != nil && !errors.Is(err, account.ErrPoor) && !errors.Is(err, account.ErrConflict) {
-		return 0, err // the job finishes it, or who asks again does
+	refused := errors.Is(err, account.ErrPoor) || errors.Is(err, account.ErrConflict)
+	if err != nil && (waits || !refused) {
+		return 0, err // the job finishes what it is about, or who asks again does
 	}
-	if errors.Is(err, account.ErrConflict) {
-		return 0, err // the job is that of the other gift
-	}
-	if cancelled := c.jobs.Cancel(ctx, j.Ref); cancelled != nil && !gone(cancelled) {
+	if cancelled := c.jobs.Cancel(ctx, id); cancelled != nil && !gone(cancelled) {
 		c.env.Log.Warn("gift is finished twice", "ref", j.Ref, "err", cancelled) // which shows nothing twice
 	}
 	return balance, err
@@ -227,9 +234,9 @@ func (c *Counter) show(ctx context.Context, j job) error {
 
 // finish handles the job of a gift that nobody finished.
 func (c *Counter) finish(ctx context.Context, j job, _ *delayqueue.Delivery) error {
-	var paid int
-	const ask = "SELECT COUNT(*) FROM wallet_log WHERE kind = 'gift' AND ref = ? AND uid = ?"
-	if err := c.env.DB.QueryRowContext(ctx, ask, j.Ref, j.From).Scan(&paid); err != nil {
+	var paid int // for this gift: the key may have been used for another one
+	const ask = "SELECT COUNT(*) FROM wallet_log WHERE kind = 'gift' AND ref = ? AND uid = ? AND fen = ?"
+	if err := c.env.DB.QueryRowContext(ctx, ask, j.Ref, j.To, j.Fen).Scan(&paid); err != nil {
 		return fmt.Errorf("gift %s: %w", j.Ref, err)
 	}
 	switch age := time.Now().UnixMilli() - j.Added; {

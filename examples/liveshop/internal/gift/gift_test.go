@@ -107,6 +107,7 @@ func TestGifts(t *testing.T) {
 		}
 		all.Wait()
 		require.Equal(t, "key_used", give(2, "rose", "k1").Code)
+		require.Equal(t, "key_used", call(2, "POST /rooms/5/gifts", `{"gift":"car","to":3,"key":"k1"}`).Code)
 		require.EqualValues(t, 20_000, h.gifts())
 		bar, err := c.opts.PK.Get(t.Context(), 5)
 		require.NoError(t, err)
@@ -120,9 +121,7 @@ func TestGifts(t *testing.T) {
 		host, err := wallet.Balance(t.Context(), 1)
 		require.NoError(t, err)
 		require.EqualValues(t, 20_000, host)
-		st, err := c.jobs.Inspect(t.Context())
-		require.NoError(t, err)
-		require.Zero(t, st.Waiting, "jobs of gifts that were finished")
+		require.Zero(t, waiting(t, c), "jobs of gifts that were finished")
 	})
 }
 
@@ -159,4 +158,78 @@ func TestDiesBetween(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 70, bar.Left)
 	require.EqualValues(t, 20_000, h.gifts())
+}
+
+// A gift that was shown is not shown again by who asks again, neither soon nor when the
+// queue has long forgotten its job; nor does it move a PK that began later.
+func TestAskedAgain(t *testing.T) {
+	env := shoptest.Env(t)
+	c, h, _ := shop(t, env)
+	call := shoptest.Caller(t, env, c, pk.New(env, h, h, name))
+	give := func(gift string) shoptest.Answer {
+		return call(2, "POST /rooms/5/gifts", fmt.Sprintf(`{"gift":%q,"key":"k1"}`, gift))
+	}
+	require.Equal(t, 200, give("rocket").Status)
+	require.Equal(t, 200, call(3, "POST /rooms/5/pk/join", "").Status)
+	for range 2 {
+		sent := h.sent
+		for range 3 {
+			a := give("rocket")
+			require.Equal(t, 200, a.Status, a.Code)
+			require.JSONEq(t, `{"balance":0}`, string(a.Data))
+		}
+		require.Equal(t, "key_used", give("rose").Code)
+		require.Equal(t, sent, h.sent)
+		require.Zero(t, waiting(t, c))
+		bar, err := c.opts.PK.Get(t.Context(), 5)
+		require.NoError(t, err)
+		require.EqualValues(t, 50, bar.Left)
+
+		require.NoError(t, env.Redis.FlushAll(t.Context()).Err())
+		require.Equal(t, 200, call(3, "POST /rooms/5/pk/join", "").Status)
+	}
+	other := job{Room: 5, Given: Given{From: 2, To: 1, Fen: 100, Ref: "5:2:k1"}, Added: time.Now().UnixMilli()}
+	require.Error(t, c.finish(t.Context(), other, nil), "a rocket was paid for, no rose")
+}
+
+// Who was too poor may have the money later, for the same key: the gift is shown then,
+// also if its server dies before, and once.
+func TestPoorThenPaid(t *testing.T) {
+	env := shoptest.Env(t)
+	c, h, wallet := shop(t, env)
+	call := shoptest.Caller(t, env, c)
+	want := int64(0)
+	for i, dies := range []bool{false, true} {
+		give := func() int {
+			return call(2, "POST /rooms/5/gifts", fmt.Sprintf(`{"gift":"rocket","key":"k%d"}`, i)).Status
+		}
+		_, err := wallet.Pay(t.Context(), 2, account.Platform, 50_000, "order", fmt.Sprint(i))
+		require.NoError(t, err)
+		require.Equal(t, 402, give())
+		require.Zero(t, waiting(t, c))
+		_, err = wallet.Pay(t.Context(), account.Outside, 2, 100_000, "recharge", fmt.Sprint("more ", i))
+		require.NoError(t, err)
+		h.down = dies
+		if want += 50_000; dies {
+			require.Equal(t, 500, give())
+			h.down = false
+			require.EqualValues(t, 1, waiting(t, c))
+			paid := job{Room: 5, Given: Given{From: 2, To: 1, Fen: 50_000, Ref: fmt.Sprintf("5:2:k%d", i)}}
+			require.NoError(t, c.finish(t.Context(), paid, nil))
+		} else {
+			require.Equal(t, 200, give())
+			require.Zero(t, waiting(t, c))
+		}
+		require.Equal(t, want, h.gifts())
+		sent := h.sent
+		require.Equal(t, 200, give())
+		require.Equal(t, sent, h.sent)
+	}
+}
+
+func waiting(t *testing.T, c *Counter) int64 {
+	t.Helper()
+	st, err := c.jobs.Inspect(t.Context())
+	require.NoError(t, err)
+	return st.Waiting
 }
