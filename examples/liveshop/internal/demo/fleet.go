@@ -31,6 +31,7 @@ type Fleet struct {
 type member struct {
 	name, addr string
 	process    *proc.Process // the last one; nil before the first
+	starting   chan struct{} // holds one: who starts it
 }
 
 // NewFleet starts a server of each name. The logs of all go to logs.
@@ -41,7 +42,7 @@ func NewFleet(ctx context.Context, cfg infra.Config, logs io.Writer, names ...st
 	}
 	f := &Fleet{cfg: cfg, logs: logs, bin: []string{self, "serve"}}
 	for _, name := range names {
-		f.members = append(f.members, &member{name: name})
+		f.members = append(f.members, &member{name: name, starting: make(chan struct{}, 1)})
 	}
 	var wg sync.WaitGroup
 	errs := make([]error, len(names))
@@ -71,11 +72,17 @@ func (f *Fleet) find(name string) (*member, error) {
 }
 
 // Start starts a server, again after Kill, and waits until it serves. It does nothing
-// if there is one.
+// if there is one, or somebody else has just started it.
 func (f *Fleet) Start(ctx context.Context, name string) error {
 	m, err := f.find(name)
 	if err != nil {
 		return err
+	}
+	select {
+	case m.starting <- struct{}{}:
+		defer func() { <-m.starting }()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	if f.runs(m) {
 		return nil
