@@ -4,7 +4,7 @@ import { has, t } from "./i18n.js";
 import * as session from "./session.js";
 
 const prefix = "/api/v1";
-const timeout = 7_000; // ms; the server gives up after 5 s
+const patience = 7_000; // ms; the server gives up after 5 s
 const attempts = 4;
 
 export class ApiError extends Error {
@@ -32,7 +32,7 @@ export const get = (path, options) => again(() => call("GET", path, undefined, o
 export const send = (method, path, body) => again(() => call(method, path, body));
 
 // call does one request, once.
-export async function call(method, path, body, { signal } = {}) {
+export async function call(method, path, body, { signal, timeout = patience } = {}) {
   const headers = {};
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const token = session.user()?.token;

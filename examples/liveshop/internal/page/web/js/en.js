@@ -222,8 +222,10 @@ export default {
   "lights.hold": "All {n} invariants hold",
   "lights.broken": "{n} broken",
   "lights.away": "The checker does not answer",
+  "lights.unseen": "{n} could not be checked",
   "lights.ok": "holds",
   "lights.bad": "broken",
+  "lights.unknown": "could not be checked",
 
   "inv.stock-adds-up": "Stock adds up",
   "inv.an-order-ends-once": "An order ends once",

@@ -5,6 +5,7 @@ import { el } from "./dom.js";
 import { has, say, t } from "./i18n.js";
 
 const every = 3_000; // ms between looks
+const timeout = 30_000; // ms; the server gives up after 15 s, and SQL may be later
 
 export class Lights {
   #box;
@@ -12,6 +13,7 @@ export class Lights {
   #list = el("ul", { class: "light-list" });
   #detail = el("p", { class: "light-detail", hidden: true, role: "status" });
   #known = new Map(); // name → light
+  #asking = false;
   #open = "";
 
   constructor(box) {
@@ -27,26 +29,30 @@ export class Lights {
   }
 
   async #look() {
+    if (this.#asking) return;
+    this.#asking = true;
     try {
-      this.#show(await get("/admin/invariants"));
+      this.#show(await get("/admin/invariants", { timeout }));
     } catch {
       say(this.#verdict, "lights.away");
       this.#box.dataset.verdict = "away";
     }
+    this.#asking = false;
   }
 
   #show(invariants) {
-    for (const { name, ok, detail } of invariants) {
+    for (const { name, ok, unknown, detail } of invariants) {
       const light = this.#known.get(name) ?? this.#add(name);
       light.detail = detail;
       light.text.textContent = label(name);
-      light.button.dataset.ok = String(ok);
-      say(light.state, ok ? "lights.ok" : "lights.bad");
+      light.button.dataset.ok = unknown ? "" : String(ok);
+      say(light.state, ok ? "lights.ok" : unknown ? "lights.unknown" : "lights.bad");
       if (this.#open === name) this.#detail.textContent = this.#text(name);
     }
-    const broken = invariants.filter(({ ok }) => !ok).length;
-    this.#box.dataset.verdict = broken ? "bad" : "ok";
-    say(this.#verdict, broken ? "lights.broken" : "lights.hold", { n: broken || invariants.length });
+    const unknown = invariants.filter((v) => v.unknown).length;
+    const broken = invariants.filter((v) => !v.ok && !v.unknown).length;
+    this.#box.dataset.verdict = broken ? "bad" : unknown ? "away" : "ok";
+    say(this.#verdict, broken ? "lights.broken" : unknown ? "lights.unseen" : "lights.hold", { n: broken || unknown || invariants.length });
   }
 
   #add(name) {

@@ -222,8 +222,10 @@ export default {
   "lights.hold": "{n} 条不变量全部成立",
   "lights.broken": "{n} 条被破坏",
   "lights.away": "检查器没有应答",
+  "lights.unseen": "{n} 条未能检查",
   "lights.ok": "成立",
   "lights.bad": "被破坏",
+  "lights.unknown": "未能检查",
 
   "inv.stock-adds-up": "库存守恒",
   "inv.an-order-ends-once": "订单只终结一次",
