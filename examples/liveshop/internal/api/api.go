@@ -18,8 +18,11 @@ import (
 // Prefix is before the paths of all calls.
 const Prefix = "/api/v1"
 
-// patience is how long a call may take.
-const patience = 5 * time.Second
+// patience is how long a call may take; long is it for those that look at everything.
+const (
+	patience = 5 * time.Second
+	long     = 15 * time.Second
+)
 
 // A Handler answers a call: with data, which becomes JSON, or with an error: an
 // *Error as it is, any other as Failure tells.
@@ -39,7 +42,8 @@ type Authenticator func(ctx context.Context, token string) (uid int64, err error
 //
 //   - Public is for everybody; a token is looked at if there is one.
 //   - User is for those with a token.
-//   - Admin is for programs and pages on the same machine.
+//   - Admin is for programs and pages on the same machine; AdminLong too, and may take
+//     15 s instead of 5.
 //   - Raw is any http.Handler, under a pattern without Prefix.
 type Mux struct {
 	env     *infra.Env
@@ -68,24 +72,27 @@ func New(env *infra.Env, who Authenticator) (*Mux, error) {
 }
 
 // Public registers a call that anybody may make.
-func (m *Mux) Public(pattern string, h Handler) { m.handle(pattern, h, m.optional) }
+func (m *Mux) Public(pattern string, h Handler) { m.handle(pattern, h, m.optional, patience) }
 
 // User registers a call that needs a token.
-func (m *Mux) User(pattern string, h Handler) { m.handle(pattern, h, m.required) }
+func (m *Mux) User(pattern string, h Handler) { m.handle(pattern, h, m.required, patience) }
 
 // Admin registers a call that only this machine may make.
-func (m *Mux) Admin(pattern string, h Handler) { m.handle(pattern, h, m.local) }
+func (m *Mux) Admin(pattern string, h Handler) { m.handle(pattern, h, m.local, patience) }
+
+// AdminLong registers a call that only this machine may make, and that may take long.
+func (m *Mux) AdminLong(pattern string, h Handler) { m.handle(pattern, h, m.local, long) }
 
 // Raw registers a handler as it is, under a pattern without Prefix.
 func (m *Mux) Raw(pattern string, h http.Handler) {
 	m.mux.Handle(pattern, m.meter.measured(pattern, h))
 }
 
-func (m *Mux) handle(pattern string, h Handler, enter func(*Request) error) {
+func (m *Mux) handle(pattern string, h Handler, enter func(*Request) error, limit time.Duration) {
 	method, path, _ := strings.Cut(pattern, " ")
 	pattern = method + " " + Prefix + path
 	m.mux.Handle(pattern, m.meter.measured(pattern, http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
-		ctx, cancel := context.WithTimeout(hr.Context(), patience)
+		ctx, cancel := context.WithTimeout(hr.Context(), limit)
 		defer cancel()
 		r := &Request{Request: hr.WithContext(ctx), W: w}
 		trace := newTrace()

@@ -114,6 +114,25 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// Calls end before their clients give up, those that look at everything later.
+func TestHowLongACallMayTake(t *testing.T) {
+	m := mux(t, infra.Config{})
+	left := func(r *api.Request) (any, error) {
+		end, ok := r.Context().Deadline()
+		require.True(t, ok)
+		return time.Until(end).Round(time.Second).String(), nil
+	}
+	m.Public("GET /public", left)
+	m.Admin("GET /admin/x", left)
+	m.AdminLong("GET /admin/long", left)
+	for path, want := range map[string]string{"public": "5s", "admin/x": "5s", "admin/long": "15s"} {
+		require.Contains(t, serve(m, request("GET", "/api/v1/"+path)).Body.String(), want, path)
+	}
+	r := request("GET", "/api/v1/admin/long")
+	r.RemoteAddr = "10.0.0.9:99"
+	require.Equal(t, 403, serve(m, r).Code)
+}
+
 func TestWhoMayCall(t *testing.T) {
 	m := mux(t, infra.Config{})
 	fine := func(*api.Request) (any, error) { return nil, nil }

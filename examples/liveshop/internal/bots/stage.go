@@ -36,7 +36,8 @@ type Product struct {
 
 // NewStage logs a host in, has the operator grant what is in grants, and opens a room.
 func NewStage(ctx context.Context, base, phone, title, kind string, grants ...string) (*Stage, error) {
-	web := &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone(), Timeout: 10 * time.Second}
+	// The service answers about its invariants within 15 s, and where SQL holds it up later.
+	web := &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone(), Timeout: 30 * time.Second}
 	s := &Stage{
 		kind: kind, rains: slices.Contains(grants, "rain"),
 		host:     &client.Client{HTTP: web, Base: base},

@@ -20,11 +20,13 @@ import (
 	"github.com/spillway-go/spillway/examples/liveshop/internal/rain"
 )
 
-// A Verdict is what was found of one invariant.
+// A Verdict is what was found of one invariant. One that could not be looked at is not OK,
+// but not known to be broken either.
 type Verdict struct {
-	Name   string `json:"name"`
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail"`
+	Name    string `json:"name"`
+	OK      bool   `json:"ok"`
+	Unknown bool   `json:"unknown,omitempty"`
+	Detail  string `json:"detail"`
 }
 
 // An invariant is something that must be true. look returns what contradicts it, one
@@ -73,21 +75,23 @@ func (inv invariant) judge(ctx context.Context, env *infra.Env) (Verdict, error)
 			v.OK, v.Detail = true, detail
 			return v, nil
 		}
+		if err == nil && n < looks {
+			select {
+			case <-time.After(again):
+				continue
+			case <-ctx.Done():
+				err = fmt.Errorf("again: %w", ctx.Err())
+			}
+		}
 		if err != nil {
-			v.Detail = "could not be looked at: " + err.Error()
+			v.Unknown, v.Detail = true, "could not be looked at: "+err.Error()
 			return v, fmt.Errorf("check %q: %w", inv.name, err)
 		}
-		if n == looks || ctx.Err() != nil {
-			if len(wrong) > shown {
-				wrong = append(wrong[:shown:shown], fmt.Sprintf("and %d more", len(wrong)-shown))
-			}
-			v.Detail = strings.Join(wrong, "; ")
-			return v, nil
+		if len(wrong) > shown {
+			wrong = append(wrong[:shown:shown], fmt.Sprintf("and %d more", len(wrong)-shown))
 		}
-		select {
-		case <-time.After(again):
-		case <-ctx.Done():
-		}
+		v.Detail = strings.Join(wrong, "; ")
+		return v, nil
 	}
 }
 

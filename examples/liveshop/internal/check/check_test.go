@@ -297,7 +297,7 @@ func TestVerdict(t *testing.T) {
 	}}
 	v, err := inv.judge(t.Context(), nil)
 	require.NoError(t, err)
-	require.Equal(t, Verdict{"always", false, "no; no; no; no; no; and 2 more"}, v)
+	require.Equal(t, Verdict{Name: "always", Detail: "no; no; no; no; no; and 2 more"}, v)
 	require.Equal(t, looks, bad)
 
 	passing := 0
@@ -309,7 +309,19 @@ func TestVerdict(t *testing.T) {
 	}
 	v, err = inv.judge(t.Context(), nil)
 	require.NoError(t, err)
-	require.Equal(t, Verdict{"always", true, "fine"}, v)
+	require.Equal(t, Verdict{Name: "always", OK: true, Detail: "fine"}, v)
+}
+
+// What looked wrong once, and there is no time to look again, is not known to be broken.
+func TestNoTimeToLookAgain(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	inv := invariant{"always", func(context.Context, *infra.Env) ([]string, string, error) {
+		cancel()
+		return []string{"SQL is a moment behind"}, "", nil
+	}}
+	v, err := inv.judge(ctx, nil)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, Verdict{Name: "always", Unknown: true, Detail: "could not be looked at: again: context canceled"}, v)
 }
 
 // What cannot be looked at is no success.
@@ -319,6 +331,9 @@ func TestADatabaseThatIsGone(t *testing.T) {
 	require.NoError(t, err)
 	verdicts, err := All(t.Context(), &infra.Env{Redis: s.env.Redis, DB: db, Dialect: s.env.Dialect})
 	require.Error(t, err)
-	require.False(t, verdicts[0].OK)
+	for _, v := range verdicts[:5] {
+		require.False(t, v.OK, v.Name)
+		require.True(t, v.Unknown, v.Name)
+	}
 	require.NoError(t, db.Close())
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/check"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/client"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
@@ -193,6 +194,24 @@ func TestSwitchesAndStats(t *testing.T) {
 		require.True(t, stats.Switches[infra.NoBarrage])
 		require.NotZero(t, stats.Limiter.Allowed)
 	})
+}
+
+// Who asks for the invariants waits for a database that is slow longer than other calls do.
+func TestInvariantsWhileSQLIsSlow(t *testing.T) {
+	env := shoptest.Env(t)
+	base, _ := serving(t, env)
+	for range env.DB.Stats().MaxOpenConnections {
+		conn, err := env.DB.Conn(t.Context())
+		require.NoError(t, err)
+		time.AfterFunc(6*time.Second, func() { _ = conn.Close() })
+	}
+	var verdicts []check.Verdict
+	c := &client.Client{HTTP: http.DefaultClient, Base: base}
+	require.NoError(t, c.Call(t.Context(), "GET /admin/invariants", nil, &verdicts))
+	require.NotEmpty(t, verdicts)
+	for _, v := range verdicts {
+		require.True(t, v.OK, "%+v", v)
+	}
 }
 
 // Who was not heard of for a while is down, and later forgotten.

@@ -103,7 +103,7 @@ func (s *Server) wire(ctx context.Context) error {
 	figures.sockets = func() int { return int(hub.Counts().Sockets) }
 	figures.orders = sales.Orders
 	s.add("operate", figures)
-	s.mux.Admin("GET /admin/invariants", func(r *api.Request) (any, error) {
+	s.mux.AdminLong("GET /admin/invariants", func(r *api.Request) (any, error) {
 		verdicts, err := check.All(r.Context(), env)
 		if err != nil {
 			env.Log.Warn("invariants", "err", err) // the verdicts tell it too
