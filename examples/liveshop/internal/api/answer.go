@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/redis/go-redis/v9"
 	"github.com/sony/gobreaker/v2"
 
@@ -62,29 +63,36 @@ func Failure(err error) *Error {
 	if e := new(Error); errors.As(err, &e) {
 		return e
 	}
-	busy := &Error{Status: http.StatusServiceUnavailable, Code: "unavailable", Msg: "try again", RetryAfter: time.Second}
+	unknown := &Error{Status: http.StatusServiceUnavailable, Code: "unknown", Msg: "it may have happened: ask again with the same key", RetryAfter: time.Second}
 	switch {
 	case errors.Is(err, cache.ErrNotFound):
 		return NotFound("thing")
 	case errors.Is(err, stock.ErrUnknown): // one value in all packages, as the next
-		busy.Code, busy.Msg = "unknown", "it may have happened: ask again with the same key"
-		return busy
+		return unknown
 	case errors.Is(err, stock.ErrUnavailable), errors.Is(err, cache.ErrLoad), errors.Is(err, cache.ErrOverloaded),
-		errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests),
-		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), redisDown(err):
-		return busy
+		errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests), refused(err):
+		return &Error{Status: http.StatusServiceUnavailable, Code: "unavailable", Msg: "try again", RetryAfter: time.Second}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), cutOff(err):
+		return unknown
 	}
 	return &Error{Status: http.StatusInternalServerError, Code: "internal", Msg: "it did not work"}
 }
 
-// redisDown is for plain commands; the packages have ErrUnavailable.
-func redisDown(err error) bool {
-	if broken := net.Error(nil); errors.As(err, &broken) || errors.Is(err, io.EOF) || errors.Is(err, redis.ErrPoolTimeout) {
+// refused is a plain command that was not carried out; the packages have ErrUnavailable.
+func refused(err error) bool {
+	if dial := new(net.OpError); errors.As(err, &dial) && dial.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout) {
 		return true
 	}
 	return slices.ContainsFunc([]string{"LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN"}, func(prefix string) bool {
 		return redis.HasErrorPrefix(err, prefix)
 	})
+}
+
+// cutOff is a plain command, or a statement, whose answer did not come; the packages have
+// ErrUnknown.
+func cutOff(err error) bool {
+	broken := net.Error(nil)
+	return errors.As(err, &broken) || errors.Is(err, io.EOF) || errors.Is(err, mysql.ErrInvalidConn)
 }
 
 // An envelope is the body of every answer.

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
+	"github.com/redis/go-redis/v9"
 	"github.com/sony/gobreaker/v2"
 	"github.com/stretchr/testify/require"
 
@@ -53,6 +57,9 @@ func TestAnswers(t *testing.T) {
 		"bad": api.Bad("n: %d", 3), "gone": api.NotFound("room"), "taken": api.Conflict("taken", "by another"),
 		"unavailable": fmt.Errorf("order: %w", stock.ErrUnavailable), "unknown": stock.ErrUnknown,
 		"breaker": gobreaker.ErrOpenState, "late": context.DeadlineExceeded, "broken": io.ErrUnexpectedEOF, "eof": io.EOF,
+		"dial": &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, "read": &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded},
+		"unsent": fmt.Errorf("%w: %w", stock.ErrUnavailable, context.DeadlineExceeded), "pool": redis.ErrPoolTimeout,
+		"commit": mysql.ErrInvalidConn, "left": context.Canceled,
 		"secret": errors.New("password is 1234"), "fine": nil,
 	}
 	m.Public("GET /answers/{which}", func(r *api.Request) (any, error) {
@@ -68,8 +75,14 @@ func TestAnswers(t *testing.T) {
 		"unavailable": `503 {"code":"unavailable"`,
 		"unknown":     `503 {"code":"unknown"`,
 		"breaker":     `503 {"code":"unavailable"`,
-		"late":        `503 {"code":"unavailable"`,
-		"eof":         `503 {"code":"unavailable"`,
+		"late":        `503 {"code":"unknown"`,
+		"left":        `503 {"code":"unknown"`,
+		"unsent":      `503 {"code":"unavailable"`,
+		"pool":        `503 {"code":"unavailable"`,
+		"dial":        `503 {"code":"unavailable"`,
+		"read":        `503 {"code":"unknown"`,
+		"eof":         `503 {"code":"unknown"`,
+		"commit":      `503 {"code":"unknown"`,
 		"broken":      `500 {"code":"internal"`,
 		"secret":      `500 {"code":"internal","msg":"it did not work"`,
 		"panic":       `500 {"code":"internal"`,
