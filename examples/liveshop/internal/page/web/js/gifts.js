@@ -33,12 +33,16 @@ export function giftRow(room, targets) {
   const list = el("div", { class: "gift-list", role: "group", label: "gift.list" });
   const to = el("select", { class: "gift-to", label: "gift.to" });
   const node = el("div", { class: "gifts" }, to, list);
+  const intents = new Map(); // gift and receiver → key; after no answer the next click is the same gift
 
   async function give(gift) {
     if (!(await loggedIn())) return;
     const target = targets().find(({ uid }) => String(uid) === to.value) ?? targets()[0];
+    const what = `${gift.id} ${target.uid}`;
+    if (!intents.has(what)) intents.set(what, key());
     try {
-      const answer = await send("POST", `/rooms/${room}/gifts`, { gift: gift.id, to: target.uid, key: key() });
+      const answer = await send("POST", `/rooms/${room}/gifts`, { gift: gift.id, to: target.uid, key: intents.get(what) });
+      intents.delete(what);
       session.setBalance(answer.balance);
     } catch (err) {
       if (err.code === "poor") openWallet();
