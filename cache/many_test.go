@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -180,133 +179,6 @@ func TestWarmYieldsToWriters(t *testing.T) {
 	})
 }
 
-func TestGuard(t *testing.T) {
-	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
-		ctx, stop := context.WithCancel(t.Context())
-		d := newDB()
-		for i := range 1000 {
-			d.set(fmt.Sprint(i), "x")
-		}
-		prefix := redistest.Prefix(t)
-		opts := Options{Prefix: prefix, Guard: 1000, NotFoundTTL: -1}
-		c, other := open(t, env.Client(), d, opts), open(t, env.Client(), d, opts)
-		time.Sleep(2 * heartbeat)
-		require.ErrorIs(t, c.RunGuard(ctx, 0, nil), ErrInvalid)
-		scans := make(chan struct{}, 100)
-		ended := make(chan error)
-		go func() {
-			ended <- c.RunGuard(ctx, time.Minute, func(context.Context) iter.Seq2[string, error] {
-				scans <- struct{}{}
-				return func(yield func(string, error) bool) {
-					d.mu.Lock()
-					defer d.mu.Unlock()
-					for k := range d.rows {
-						if !yield(k, nil) {
-							return
-						}
-					}
-				}
-			})
-		}()
-		synctest.Wait()
-		passed := 0
-		for i := range 1000 {
-			require.Equal(t, "x", get(t, c, fmt.Sprint(i)), "no key that exists is excluded")
-			before := d.loads.Load()
-			_, err := c.Get(ctx, fmt.Sprint("no", i))
-			require.ErrorIs(t, err, ErrNotFound)
-			passed += int(d.loads.Load() - before)
-		}
-		require.Less(t, passed, 40, "one in a hundred")
-
-		// Made by another process, which says so in either way.
-		d.set("new1", "x")
-		require.NoError(t, other.Delete(ctx, "new1"))
-		require.NoError(t, other.Set(ctx, "new2", "x"))
-		synctest.Wait()
-		require.Equal(t, "x", get(t, c, "new1"))
-		require.Equal(t, "x", get(t, c, "new2"))
-
-		// A gap: everything passes, until it is rebuilt.
-		d.set("new3", "x")
-		c.gap()
-		require.Equal(t, "x", get(t, c, "new3"))
-		time.Sleep(2 * time.Second)
-		require.Len(t, scans, 2)
-		guarded := c.Stats().Guarded
-		_, err := c.Get(ctx, "no1")
-		require.ErrorIs(t, err, ErrNotFound)
-		require.Equal(t, guarded+1, c.Stats().Guarded)
-		stop()
-		require.NoError(t, <-ended)
-	})
-}
-
-// A sink that remembers what it got, in order.
-type ledger struct {
-	mu    sync.Mutex
-	got   map[string][]int
-	fails int
-}
-
-func (l *ledger) Store(_ context.Context, batch []Write[string, int]) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.fails > 0 {
-		l.fails--
-		return errors.New("the store is down")
-	}
-	for _, w := range batch {
-		l.got[w.Key] = append(l.got[w.Key], w.Value)
-	}
-	return nil
-}
-
-func TestWriteBehind(t *testing.T) {
-	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
-		ctx, stop := context.WithCancel(t.Context())
-		l := &ledger{got: map[string][]int{}, fails: 3}
-		var loads atomic.Int64
-		c := openSource(t, env.Client(), Source[string, int]{Load: func(context.Context, string) (int, error) {
-			loads.Add(1)
-			return 0, ErrNotFound
-		}}, Options{Pending: 5, TTL: time.Second})
-		ended := make(chan error)
-		go func() { ended <- c.RunWriteBehind(ctx, l) }()
-		synctest.Wait()
-		require.ErrorIs(t, c.RunWriteBehind(ctx, l), ErrInvalid)
-		for i := range 200 {
-			require.NoError(t, c.WriteBehind(ctx, fmt.Sprint("k", i%5), i))
-			time.Sleep(7 * time.Millisecond)
-		}
-		v, err := c.Get(ctx, "k4")
-		require.NoError(t, err)
-		require.Equal(t, 199, v)
-		stop()
-		require.NoError(t, <-ended)
-		for k, values := range l.got {
-			require.IsIncreasing(t, values, k)
-			require.GreaterOrEqual(t, values[len(values)-1], 195)
-			require.Less(t, len(values), 30, "in batches")
-		}
-		require.Len(t, l.got, 5)
-
-		// Nobody stores: bounded, and this process knows what waits although Redis
-		// has forgotten it.
-		ctx = t.Context()
-		for i := range 5 {
-			require.NoError(t, c.WriteBehind(ctx, fmt.Sprint("w", i), i))
-		}
-		require.ErrorIs(t, c.WriteBehind(ctx, "w5", 5), ErrOverloaded)
-		time.Sleep(time.Minute)
-		v, err = c.Get(ctx, "w3")
-		require.NoError(t, err)
-		require.Equal(t, 3, v)
-		require.Zero(t, loads.Load())
-		require.Equal(t, 5, c.Stats().WritesWaiting)
-	})
-}
-
 func TestDeleteTwice(t *testing.T) {
 	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
 		ctx := t.Context()
@@ -368,52 +240,6 @@ func TestGetsShareRoundTrips(t *testing.T) {
 	require.LessOrEqual(t, trips()-begun, 5, "two, if all came in time")
 	require.EqualValues(t, 52, c.Stats().RedisHits)
 	require.Zero(t, d.loads.Load())
-}
-
-// What a sink would not take is told of, by number, and still waits.
-func TestWriteBehindIsNotLostSilently(t *testing.T) {
-	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
-		ctx, stop := context.WithCancel(t.Context())
-		l := &ledger{got: map[string][]int{}, fails: 1 << 30}
-		c := openSource(t, env.Client(), Source[string, int]{}, Options{LoadTimeout: 2 * time.Second})
-		for i := range 3 {
-			require.NoError(t, c.WriteBehind(ctx, fmt.Sprint(i), i))
-		}
-		begun := time.Now()
-		stop()
-		err := c.RunWriteBehind(ctx, l)
-		require.ErrorContains(t, err, "3 keys were not stored")
-		require.ErrorContains(t, err, "the store is down")
-		require.InDelta(t, 2, time.Since(begun).Seconds(), 0.2, "LoadTimeout")
-		require.Equal(t, 3, c.Stats().WritesWaiting)
-
-		l.fails = 0
-		require.NoError(t, c.RunWriteBehind(ctx, l))
-		require.Zero(t, c.Stats().WritesWaiting)
-		require.Equal(t, map[string][]int{"0": {0}, "1": {1}, "2": {2}}, l.got)
-	})
-}
-
-// However many write at once, no more keys wait than there is room for.
-func TestWriteBehindIsBounded(t *testing.T) {
-	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
-		c := openSource(t, env.Client(), Source[string, int]{}, Options{Pending: 10})
-		var taken, refused atomic.Int64
-		var wg sync.WaitGroup
-		for i := range 100 {
-			wg.Go(func() {
-				switch err := c.WriteBehind(t.Context(), fmt.Sprint(i), i); {
-				case err == nil:
-					taken.Add(1)
-				case errors.Is(err, ErrOverloaded):
-					refused.Add(1)
-				}
-			})
-		}
-		wg.Wait()
-		require.EqualValues(t, 10, taken.Load())
-		require.EqualValues(t, 90, refused.Load())
-	})
 }
 
 // Second deletes that have not come up yet are done at once by Close.
