@@ -29,6 +29,7 @@ type Breaker struct {
 	opened atomic.Uint64
 
 	mu        sync.Mutex // of an open breaker
+	probing   bool       // somebody was let through
 	succeeded int        // in a row
 	pause     time.Duration
 	probe     time.Duration // since base: when the next is due
@@ -50,12 +51,14 @@ func (b *Breaker) Ready() bool {
 	if now < b.probe {
 		return false
 	}
+	b.probing = true
 	b.rest(now)
 	return true
 }
 
 // Done tells how asking the server ended. An answer of any kind is ok; what says
-// nothing about the server, such as a caller who left, is not reported.
+// nothing about the server, such as a caller who left, is not reported. Of those who
+// were asking when it opened, failures say nothing new.
 func (b *Breaker) Done(ok bool) {
 	if !b.open.Load() {
 		if ok {
@@ -76,7 +79,7 @@ func (b *Breaker) Done(ok bool) {
 		if ok {
 			return // it closed in this moment
 		}
-		b.succeeded, b.pause = 0, minPause
+		b.probing, b.succeeded, b.pause = false, 0, minPause
 		b.rest(now)
 		b.opened.Add(1)
 		b.open.Store(true)
@@ -88,8 +91,9 @@ func (b *Breaker) Done(ok bool) {
 			return
 		}
 		b.rest(now)
+	case !b.probing: // let through before it opened, as many calls that share a round trip are
 	default:
-		b.succeeded, b.pause = 0, min(2*b.pause, maxPause)
+		b.probing, b.succeeded, b.pause = false, 0, min(2*b.pause, maxPause)
 		b.rest(now)
 	}
 }

@@ -79,6 +79,28 @@ func TestProbeThatNeverReports(t *testing.T) {
 	})
 }
 
+// A hundred calls share one round trip that fails, and all report it: that is no
+// probe that failed. The first probe comes as soon as ever, also the second time.
+func TestSharedFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New()
+		for range 2 {
+			for range 100 {
+				b.Done(false)
+			}
+			require.True(t, b.Open())
+			require.LessOrEqual(t, b.Wait(), minPause*3/2)
+			for range successes {
+				time.Sleep(b.Wait())
+				require.True(t, b.Ready())
+				b.Done(true)
+			}
+			require.False(t, b.Open())
+		}
+		require.Equal(t, uint64(2), b.Opened())
+	})
+}
+
 // A server that flaps as fast as it likes does not make the breaker flap.
 func TestHysteresis(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
