@@ -113,3 +113,37 @@ func TestAbandonedLeases(t *testing.T) {
 		})
 	})
 }
+
+// A lease is granted, but the answer comes too late: it is given back, and other
+// processes need not wait for its end.
+func TestLeaseIsGrantedTooLate(t *testing.T) {
+	for name, get := range map[string]func(ctx context.Context, c *Cache[string, string]) (string, error){
+		"Get": func(ctx context.Context, c *Cache[string, string]) (string, error) { return c.Get(ctx, "1") },
+		"GetMany": func(ctx context.Context, c *Cache[string, string]) (string, error) {
+			found, err := c.GetMany(ctx, []string{"1", "2"})
+			return found["1"], err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+				ctx, f := t.Context(), &redistest.Faults{}
+				d, prefix := newDB("1", "x", "2", "y", "3", "z"), redistest.Prefix(t)
+				opts := Options{Prefix: prefix, Timeout: 500 * time.Millisecond, LoadTimeout: 30 * time.Second}
+				rdb := env.Client(f.Options, func(o *redis.Options) { o.ReadTimeout = opts.Timeout })
+				c, other := open(t, rdb, d, opts), open(t, env.Client(), d, opts)
+				begin()
+				_, _ = c.GetMany(ctx, []string{"3", "4"}) // the server learns the scripts
+				sum := sha1.Sum([]byte(leaseLua))
+				f.Add(redistest.Rule{Do: redistest.DelayReply, Match: hex.EncodeToString(sum[:]), Delay: 600 * time.Millisecond})
+				for _, c := range []*Cache[string, string]{c, other} {
+					begun := time.Now()
+					v, err := get(ctx, c)
+					require.NoError(t, err)
+					require.Equal(t, "x", v)
+					require.Less(t, time.Since(begun), 2*opts.Timeout)
+				}
+				require.Equal(t, 1, f.Fired(redistest.DelayReply))
+			})
+		})
+	}
+}

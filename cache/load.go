@@ -71,6 +71,9 @@ func (c *Cache[K, V]) fetch(ctx context.Context, f *flight[K, V], down error) (*
 		// The answer is waited for whoever leaves: a lease that nobody knows he has
 		// makes all wait for its end.
 		g, err := c.remote.lease(context.WithoutCancel(ctx), c.remote.leaseCall(f.name, token, f.seen, f.force))
+		if errors.Is(err, ErrUnknown) {
+			c.giveBackLate(ctx, claim[K, V]{f: f, token: token})
+		}
 		switch {
 		case ctx.Err() != nil:
 			if err == nil && g.kind == granted {
@@ -242,6 +245,20 @@ func (c *Cache[K, V]) giveBack(ctx context.Context, name, token string) {
 	if token != "" && c.opts.Mode == Lease {
 		_, _ = c.remote.fail(context.WithoutCancel(ctx), name, token, false, "") // or it ends by itself
 	}
+}
+
+// giveBackLate ends leases whose grants were not heard, but may have happened or may
+// still be on their way: all other processes would wait for their end.
+func (c *Cache[K, V]) giveBackLate(ctx context.Context, claims ...claim[K, V]) {
+	c.spawn(ctx, func(context.Context) {
+		t := time.NewTimer(c.opts.Timeout)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-c.closing:
+		}
+		c.each(claims, func(cl claim[K, V]) { c.giveBack(ctx, cl.f.name, cl.token) })
+	})
 }
 
 // seal writes an item down for Redis. fresh and soft of the result are right

@@ -160,12 +160,15 @@ func (c *Cache[K, V]) claimMany(ctx context.Context, claims []claim[K, V]) {
 		return
 	}
 	grants, errs := c.remote.leaseMany(ctx, calls)
-	var mine, without []claim[K, V]
+	var mine, without, late []claim[K, V]
 	var down error
 	for i, cl := range claims {
 		switch {
 		case errs[i] != nil:
 			without, down = append(without, cl), errs[i]
+			if errors.Is(errs[i], ErrUnknown) {
+				late = append(late, cl)
+			}
 		case grants[i].kind == granted:
 			mine = append(mine, cl)
 		default:
@@ -180,6 +183,9 @@ func (c *Cache[K, V]) claimMany(ctx context.Context, claims []claim[K, V]) {
 				c.flights.end(cl.f, nil, c.open())
 			}
 		}
+	}
+	if len(late) > 0 {
+		c.giveBackLate(ctx, late...)
 	}
 	// In a goroutine of its own: a loader that ends one must not leave the others.
 	if len(without) > 0 && !c.spawn(ctx, func(ctx context.Context) { c.withoutMany(ctx, without, down) }) {
