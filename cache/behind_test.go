@@ -125,3 +125,38 @@ func TestWriteBehindIsBounded(t *testing.T) {
 		require.EqualValues(t, 90, refused.Load())
 	})
 }
+
+// What waits is newer than what a LoadMany says, for GetMany and for RunWarm.
+func TestManyLoadWhatWaits(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
+		ctx, stop := context.WithCancel(t.Context())
+		var asked []string
+		c := openSource(t, env.Client(), Source[string, string]{LoadMany: func(_ context.Context, keys []string) (map[string]string, error) {
+			asked = append(asked, keys...)
+			found := map[string]string{}
+			for _, k := range keys {
+				found[k] = "old"
+			}
+			return found, nil
+		}}, Options{TTL: time.Second})
+		begin()
+		require.NoError(t, c.WriteBehind(ctx, "k", "new"))
+		time.Sleep(2 * time.Second) // nobody stores, and Redis has forgotten it
+		got, err := c.GetMany(ctx, []string{"k", "other"})
+		require.NoError(t, err)
+		require.Equal(t, map[string]string{"k": "new", "other": "old"}, got)
+		require.Equal(t, []string{"other"}, asked)
+
+		ended := make(chan error)
+		go func() {
+			ended <- c.RunWarm(ctx, 500*time.Millisecond, func(context.Context) ([]string, error) { return []string{"k"}, nil })
+		}()
+		for range 30 {
+			time.Sleep(100 * time.Millisecond)
+			require.Equal(t, "new", get(t, c, "k"))
+		}
+		require.Equal(t, []string{"other"}, asked)
+		stop()
+		require.NoError(t, <-ended)
+	})
+}

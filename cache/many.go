@@ -202,10 +202,19 @@ func (c *Cache[K, V]) claimMany(ctx context.Context, claims []claim[K, V]) {
 // their flights.
 func (c *Cache[K, V]) loadMany(ctx context.Context, claims []claim[K, V]) {
 	if c.src.LoadMany == nil {
-		c.each(claims, func(cl claim[K, V]) {
-			it, err := c.load(ctx, cl.f, cl.token, cl.m)
-			c.flights.end(cl.f, it, err)
-		})
+		c.loadEach(ctx, claims)
+		return
+	}
+	var asked, waiting []claim[K, V]
+	for _, cl := range claims {
+		if _, ok := c.behind.get(cl.f.name); ok {
+			waiting = append(waiting, cl)
+		} else {
+			asked = append(asked, cl)
+		}
+	}
+	c.loadEach(ctx, waiting) // the source does not have them yet
+	if claims = asked; len(claims) == 0 {
 		return
 	}
 	begun := c.local.now()
@@ -230,6 +239,13 @@ func (c *Cache[K, V]) loadMany(ctx context.Context, claims []claim[K, V]) {
 	c.each(claims, func(cl claim[K, V]) {
 		v, ok := found[cl.f.key]
 		c.flights.end(cl.f, c.keep(ctx, cl.f, cl.token, cl.m, v, !ok, begun), nil)
+	})
+}
+
+func (c *Cache[K, V]) loadEach(ctx context.Context, claims []claim[K, V]) {
+	c.each(claims, func(cl claim[K, V]) {
+		it, err := c.load(ctx, cl.f, cl.token, cl.m)
+		c.flights.end(cl.f, it, err)
 	})
 }
 

@@ -179,6 +179,27 @@ func TestWarmYieldsToWriters(t *testing.T) {
 	})
 }
 
+// When all keys are warm the source is asked nothing.
+func TestWarmAsksForSomething(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		var asked []int
+		c := openSource(t, nil, Source[string, string]{LoadMany: func(_ context.Context, keys []string) (map[string]string, error) {
+			asked = append(asked, len(keys))
+			return map[string]string{"1": "x"}, nil
+		}}, Options{})
+		ended := make(chan error)
+		go func() {
+			ended <- c.RunWarm(ctx, time.Minute, func(context.Context) ([]string, error) { return []string{"1"}, nil })
+		}()
+		time.Sleep(3*time.Minute + time.Second)
+		synctest.Wait()
+		require.Equal(t, []int{1}, asked)
+		stop()
+		require.NoError(t, <-ended)
+	})
+}
+
 func TestDeleteTwice(t *testing.T) {
 	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
 		ctx := t.Context()
