@@ -235,7 +235,11 @@ func (c *Cache[K, V]) keep(ctx context.Context, f *flight[K, V], token string, m
 		}
 	}
 	it.expires = min(it.expires, ttl)
-	c.local.put(f.hash, it, m)
+	if f.force && c.remote == nil { // no lease keeps out what was being loaded before
+		c.local.write(f.hash, it, m)
+	} else {
+		c.local.put(f.hash, it, m)
+	}
 	c.stats.took.add(time.Duration(c.local.now() - begun))
 	return it
 }

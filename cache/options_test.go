@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -167,31 +166,4 @@ func TestLoaderIsAskedFor(t *testing.T) {
 		time.Sleep(9900 * time.Millisecond)
 		require.Equal(t, "ann", get(t, c, "1"))
 	})
-}
-
-// Refresh stores what it loads, whatever is there, in every mode.
-func TestRefresh(t *testing.T) {
-	for _, mode := range []Mode{Lease, AddRefill, Plain} {
-		redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
-			ctx, d, prefix := t.Context(), newDB("1", "old"), redistest.Prefix(t)
-			opts := Options{Prefix: prefix, Mode: mode}
-			c := open(t, rdb, d, opts)
-			opts.Local = -1
-			other := open(t, rdb, d, opts)
-			require.Equal(t, "old", get(t, c, "1"))
-			d.set("1", "new")
-			v, err := c.Refresh(ctx, "1")
-			require.NoError(t, err)
-			require.Equal(t, "new", v)
-			require.Equal(t, "new", get(t, c, "1"))
-			require.Equal(t, "new", get(t, other, "1"))
-			require.EqualValues(t, 2, d.loads.Load())
-			require.Zero(t, c.Stats().Refused)
-
-			d.fail(errors.New("boom"))
-			_, err = c.Refresh(ctx, "1")
-			require.ErrorIs(t, err, ErrLoad)
-			require.Equal(t, "new", get(t, other, "1"), "an error leaves what is there")
-		})
-	}
 }
