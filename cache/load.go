@@ -211,7 +211,7 @@ func (c *Cache[K, V]) keep(ctx context.Context, f *flight[K, V], token string, m
 	c.date(it, at, s.fresh, s.soft, s.soft != 0)
 	ttl := it.expires
 	switch {
-	case null && c.opts.NotFoundTTL < 0:
+	case null && c.opts.NotFoundTTL < 0 && !c.replaces(f):
 		c.giveBack(ctx, f.name, token)
 		return it
 	case token == "" && c.remote != nil: // Redis is down: nobody would hear of a delete
@@ -244,6 +244,12 @@ func (c *Cache[K, V]) keep(ctx context.Context, f *flight[K, V], token string, m
 	return it
 }
 
+// replaces reports whether there may be a value that f's load replaces.
+func (c *Cache[K, V]) replaces(f *flight[K, V]) bool {
+	was := c.local.get(f.name, f.hash)
+	return f.force || f.seen != "" || was != nil && was.flags&flagNull == 0
+}
+
 // giveBack ends a lease under which nothing is stored.
 func (c *Cache[K, V]) giveBack(ctx context.Context, name, token string) {
 	if token != "" && c.opts.Mode == Lease {
@@ -274,7 +280,9 @@ func (c *Cache[K, V]) seal(it *item[V], token string) (s sealed, err error) {
 	} else if c.opts.RefreshAfter > 0 {
 		s.soft = c.opts.shorten(c.opts.RefreshAfter)
 	}
-	s.fresh = c.opts.shorten(ttl)
+	if ttl > 0 { // "not found" that is not remembered still takes a value's place
+		s.fresh = c.opts.shorten(ttl)
+	}
 	s.keep = max(s.fresh+c.opts.StaleFor, time.Millisecond)
 	if token == "" {
 		return s, nil

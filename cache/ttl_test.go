@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -79,6 +80,45 @@ func TestNotFoundTTL(t *testing.T) {
 			require.Empty(t, get(t, c, "1"), "the empty value is a value")
 		})
 	}
+}
+
+// A row that is gone is gone also where "not found" is not remembered.
+func TestNotFoundReplaces(t *testing.T) {
+	test := func(t *testing.T, rdb redis.UniversalClient) {
+		d := newDB("1", "old", "2", "old", "3", "old")
+		c := open(t, rdb, d, Options{NotFoundTTL: -1, RefreshAfter: 10 * time.Second, TTL: time.Minute, StaleFor: time.Minute, Jitter: time.Second, EarlyRefresh: -1})
+		begin()
+		for key := range d.rows {
+			get(t, c, key)
+		}
+		clear(d.rows)
+		gone := func(key string) {
+			t.Helper()
+			_, err := c.Get(t.Context(), key)
+			require.ErrorIs(t, err, ErrNotFound)
+		}
+		_, err := c.Refresh(t.Context(), "1")
+		require.ErrorIs(t, err, ErrNotFound)
+		gone("1")
+
+		time.Sleep(11 * time.Second)
+		require.Equal(t, "old", get(t, c, "2"), "and is loaded in the background")
+		synctest.Wait()
+		loads := d.loads.Load()
+		for range 5 {
+			gone("2")
+		}
+		require.Equal(t, loads+5, d.loads.Load())
+
+		time.Sleep(time.Minute) // the TTL of the third is over
+		gone("3")
+		time.Sleep(5 * time.Second)
+		d.fail(errors.New("boom"))
+		_, err = c.Get(t.Context(), "3")
+		require.Error(t, err, "the old value is not stale, it is gone")
+	}
+	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) { test(t, env.Client()) })
+	synctest.Test(t, func(t *testing.T) { test(t, nil) })
 }
 
 func TestRefreshAfter(t *testing.T) {

@@ -209,8 +209,8 @@ func (c *Cache[K, V]) later(ctx context.Context, after time.Duration, keys []K) 
 }
 
 // Refresh loads key now, whatever is there, stores it, and returns it. A load of
-// the key that is under way is not stored. An error leaves what is there. Without
-// a loader it is ErrInvalid.
+// the key that is under way is not stored. An error leaves what is there, but for
+// ErrNotFound. Without a loader it is ErrInvalid.
 func (c *Cache[K, V]) Refresh(ctx context.Context, key K) (v V, err error) {
 	if err := c.open(); err != nil {
 		return v, err
