@@ -58,8 +58,8 @@ type Options struct {
 	// less; -1 for not at all.
 	NotFoundTTL time.Duration
 	// RefreshAfter is the age from which a value is still answered but loaded again
-	// in the background (stale-while-revalidate); 0 for never. It must be less than
-	// TTL - Jitter.
+	// in the background (stale-while-revalidate), less up to Jitter; 0 for never. It
+	// must be more than Jitter and less than TTL - Jitter.
 	RefreshAfter time.Duration
 	// EarlyRefresh loads a value again in the background shortly before its TTL ends,
 	// at a random moment that comes the earlier the longer its load takes ("Optimal
@@ -138,8 +138,9 @@ func (o Options) withDefaults() (Options, error) {
 	case jitter >= o.TTL || jitter >= o.LocalTTL || o.NotFoundTTL != -1 && jitter >= o.NotFoundTTL:
 		return o, fmt.Errorf("%w: Options.Jitter %v, want less than TTL %v, LocalTTL %v and NotFoundTTL %v",
 			ErrInvalid, o.Jitter, o.TTL, o.LocalTTL, o.NotFoundTTL)
-	case o.RefreshAfter < 0 || o.RefreshAfter > 0 && o.RefreshAfter >= o.TTL-o.jitterOf(o.TTL):
-		return o, fmt.Errorf("%w: Options.RefreshAfter %v, want less than TTL - Jitter = %v", ErrInvalid, o.RefreshAfter, o.TTL-o.jitterOf(o.TTL))
+	case o.RefreshAfter < 0 || o.RefreshAfter > 0 && (o.RefreshAfter <= jitter || o.RefreshAfter >= o.TTL-o.jitterOf(o.TTL)):
+		return o, fmt.Errorf("%w: Options.RefreshAfter %v, want more than Jitter %v and less than TTL - Jitter = %v",
+			ErrInvalid, o.RefreshAfter, jitter, o.TTL-o.jitterOf(o.TTL))
 	case o.EarlyRefresh < 0 && o.EarlyRefresh != -1 || !(o.EarlyRefresh <= 1000):
 		return o, fmt.Errorf("%w: Options.EarlyRefresh %v, want 0 to 1000, or -1 for never", ErrInvalid, o.EarlyRefresh)
 	case o.StaleFor < 0 || o.StaleFor > most:

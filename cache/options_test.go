@@ -38,7 +38,9 @@ func TestInvalid(t *testing.T) {
 		require.ErrorIs(t, err, ErrInvalid, field)
 		require.ErrorContains(t, err, "Options."+field)
 	}
-	_, err := New(rdb, "", src, Options{})
+	_, err := New(rdb, "users", src, Options{RefreshAfter: time.Second, Jitter: time.Second})
+	require.ErrorContains(t, err, "Options.RefreshAfter 1s, want more than Jitter 1s", "it would be over before it began")
+	_, err = New(rdb, "", src, Options{})
 	require.ErrorContains(t, err, "name is empty")
 	_, err = New(nil, "users", src, Options{Local: -1})
 	require.ErrorContains(t, err, "rdb is nil")
