@@ -65,6 +65,20 @@ func (b *behind[K, V]) get(name string) (v V, ok bool) {
 	return v, ok
 }
 
+// names returns those that wait, or are about to.
+func (b *behind[K, V]) names() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	names := make([]string, 0, len(b.values)+len(b.writing))
+	for name := range b.values {
+		names = append(names, name)
+	}
+	for name := range b.writing {
+		names = append(names, name)
+	}
+	return names
+}
+
 func (b *behind[K, V]) waiting() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -110,7 +110,7 @@ func (c *Cache[K, V]) RunGuard(ctx context.Context, every time.Duration, keys fu
 		err := errDistrusted
 		if !c.bus.cut() {
 			var n int
-			n, err = c.guard.rebuild(size, c.names(keys(ctx)))
+			n, err = c.guard.rebuild(size, c.names(ctx, keys))
 			size = max(size, n+n/5) // the next one has room for what there is
 		}
 		pause := every
@@ -131,9 +131,17 @@ func (c *Cache[K, V]) RunGuard(ctx context.Context, every time.Duration, keys fu
 	}
 }
 
-func (c *Cache[K, V]) names(keys iter.Seq2[K, error]) iter.Seq2[string, error] {
+// names returns what a rebuild takes in: first what waits to be written behind, which
+// the source may not have yet. Both are asked for only when the rebuild goes through
+// them, and so takes note of what is added from then on.
+func (c *Cache[K, V]) names(ctx context.Context, keys func(context.Context) iter.Seq2[K, error]) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		for key, err := range keys {
+		for _, name := range c.behind.names() {
+			if !yield(name, nil) {
+				return
+			}
+		}
+		for key, err := range keys(ctx) {
 			name := ""
 			if err == nil {
 				name = c.keyName(key)
