@@ -53,7 +53,7 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
 	hash := c.local.hash(name)
 	if it := c.local.get(name, hash); it != nil {
 		if now := c.local.now(); c.local.fresh(it, now) && !c.closed.Load() {
-			if c.stats.local.add(hash) && c.local.heat.sample(name, hash) {
+			if c.local.hits.add(hash) && c.local.heat.sample(name, hash) {
 				c.local.pinHot()
 			}
 			c.early(ctx, key, it, hash, now)

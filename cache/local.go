@@ -40,7 +40,8 @@ type instant int64
 //   - What was deleted stays away. A put says under which mark its value was read;
 //     whatever was deleted in the stripe since then makes the mark old.
 //   - Everything can be made old at once, by a new epoch.
-//   - No put runs into the end of close, at which ristretto panics.
+//   - Neither a put nor a get runs into the end of close, at which ristretto panics.
+//     Puts take a lock, gets are counted.
 //
 // Entries expire by their own times rather than ristretto's: reading is more
 // than twice as fast.
@@ -53,6 +54,7 @@ type local[V any] struct {
 	stripes [stripes]stripe
 	overlay overlay[V]
 	heat    heat
+	hits    spread
 
 	closing sync.RWMutex
 	closed  bool
@@ -96,8 +98,12 @@ func (l *local[V]) get(name string, hash uint64) *item[V] {
 	if l.store == nil {
 		return nil
 	}
-	if it, ok := l.store.Get(hash); ok && it.name == name {
-		return it
+	if l.hits.enter(hash) {
+		it, ok := l.store.Get(hash)
+		l.hits.leave(hash)
+		if ok && it.name == name {
+			return it
+		}
 	}
 	return l.overlay.get(name)
 }
@@ -227,6 +233,7 @@ func (l *local[V]) close() {
 	l.closing.Lock()
 	defer l.closing.Unlock()
 	if l.store != nil && !l.closed {
+		l.hits.shut()
 		l.store.Close()
 	}
 	l.closed = true

@@ -2,7 +2,9 @@ package cache
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,6 +101,42 @@ func TestPutAndCloseTogether(t *testing.T) {
 			})
 		}
 		l.close()
+		wg.Wait()
+	}
+}
+
+// Nobody reads when ristretto is closed, which panics under a reader once in a while.
+func TestGetAndCloseTogether(t *testing.T) {
+	for range 20 {
+		l, err := newLocal[int](100)
+		require.NoError(t, err)
+		hash, it := item0(l, "a", 1, 1)
+		l.put(hash, it, l.mark(hash))
+		var closed atomic.Bool
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for !closed.Load() {
+					l.get("a", hash)
+				}
+			})
+		}
+		require.True(t, l.hits.enter(hash))
+		var over atomic.Bool
+		wg.Go(func() {
+			l.close()
+			over.Store(true)
+		})
+		for !over.Load() && l.hits.enter(hash) { // until it is shut
+			l.hits.leave(hash)
+			runtime.Gosched()
+		}
+		_, ok := l.store.Get(hash)
+		require.True(t, ok, "closed under a reader")
+		l.hits.leave(hash)
+		l.close()
+		require.Same(t, it, l.get("a", hash), "in the overlay")
+		closed.Store(true)
 		wg.Wait()
 	}
 }

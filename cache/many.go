@@ -65,7 +65,7 @@ func (c *Cache[K, V]) GetMany(ctx context.Context, keys []K) (map[K]V, error) {
 		hash := c.local.hash(name)
 		now := c.local.now()
 		if it := c.local.get(name, hash); it != nil && c.local.fresh(it, now) {
-			c.stats.local.add(hash)
+			c.local.hits.add(hash)
 			c.early(ctx, key, it, hash, now)
 			answer(key, it, nil)
 			continue

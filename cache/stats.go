@@ -2,6 +2,7 @@ package cache
 
 import (
 	"math/bits"
+	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -34,7 +35,7 @@ func (c *Cache[K, V]) Stats() Stats {
 	s := &c.stats
 	waiting, lost := c.redo.waiting()
 	return Stats{
-		LocalHits: s.local.sum(), RedisHits: s.redis.Load(),
+		LocalHits: c.local.hits.sum(), RedisHits: s.redis.Load(),
 		Loads: s.loads.Load(), LoadFailures: s.failures.Load(),
 		Stale: s.stale.Load(), Guarded: s.guarded.Load(), Refused: s.refused.Load(),
 		Undecodable: s.undecodable.Load(), Outages: s.outages.Load(),
@@ -45,18 +46,41 @@ func (c *Cache[K, V]) Stats() Stats {
 }
 
 type counters struct {
-	local                                           spread
 	redis, loads, failures, stale, guarded, refused atomic.Uint64
 	undecodable, outages, deletes, heard, gaps      atomic.Uint64
 	refreshing                                      atomic.Int64
 	took                                            histogram
 }
 
-// spread is a counter in many cache lines: one would be what all processors wait
-// for at every hit.
+// spread counts hits, and those who read at this moment, in many cache lines: one would
+// be what all processors wait for at every hit.
 type spread [64]struct {
-	n atomic.Uint64
-	_ [56]byte
+	n       atomic.Uint64
+	readers atomic.Int64 // much less than 0: shut
+	_       [48]byte
+}
+
+const shut = -1 << 32
+
+// enter reports whether to read. If so, leave must be called.
+func (s *spread) enter(hash uint64) bool {
+	if s[hash%64].readers.Add(1) > 0 {
+		return true
+	}
+	s.leave(hash)
+	return false
+}
+
+func (s *spread) leave(hash uint64) { s[hash%64].readers.Add(-1) }
+
+// shut lets nobody read any more, and returns when all have left.
+func (s *spread) shut() {
+	for i := range s {
+		s[i].readers.Add(shut)
+		for s[i].readers.Load() != shut { // they never wait
+			runtime.Gosched()
+		}
+	}
 }
 
 // add reports whether this is one of the few to look at.
