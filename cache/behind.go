@@ -121,10 +121,15 @@ func (b *behind[K, V]) put(name string, w Write[K, V]) {
 //
 // What waits is in this process alone: it is lost if the process dies, which is the
 // price; Redis has it until its TTL ends. That is what was written in the last 50 ms
-// and since the batch began that is being stored, and more while the Sink fails. Until
-// it is stored this process loads it from what waits, while another one that finds it
-// neither in Redis nor locally loads the old value. ErrOverloaded means that
-// Options.Pending keys wait; after any error nothing was taken to be stored.
+// and since the batch began that is being stored, and more while the Sink fails.
+// ErrOverloaded means that Options.Pending keys wait; after any error nothing was taken
+// to be stored.
+//
+// Until it is stored this process loads it from what waits, and another one loads the old
+// value: where it finds it neither in Redis nor locally, and where it loads again what it
+// has (Options.RefreshAfter and EarlyRefresh, Refresh, RunWarm). That replaces the newer
+// one in Redis, for all, until its TTL ends, also after the newer one was stored. Where
+// that matters the Sink calls Delete for what it has stored, which costs a miss.
 func (c *Cache[K, V]) WriteBehind(ctx context.Context, key K, value V) error {
 	name := c.keyName(key)
 	order := c.behind.order[c.local.hash(name)%64]

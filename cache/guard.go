@@ -98,6 +98,10 @@ func (g *guard) rebuild(size int, names iter.Seq2[string, error]) (n int, err er
 // built anew at once. That a message was missed is known after three seconds: until
 // then a key that another process made may be ErrNotFound. About one in a hundred keys
 // that do not exist passes.
+//
+// A key that waits to be written behind passes in the process that wrote it. Another one
+// that builds its filter before the key is stored takes it for ErrNotFound until it builds
+// the next one, or hears of the key again.
 func (c *Cache[K, V]) RunGuard(ctx context.Context, every time.Duration, keys func(context.Context) iter.Seq2[K, error]) error {
 	if every < time.Millisecond {
 		return fmt.Errorf("%w: RunGuard every %v, want at least 1ms", ErrInvalid, every)
