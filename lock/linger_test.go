@@ -93,17 +93,21 @@ func TestLingerIsWantedBeforeItIsGranted(t *testing.T) {
 		cycle(t, other)
 		synctest.Wait()
 		f.Add(redistest.Rule{Do: redistest.DelayReply, Match: "evalsha", Delay: 5 * time.Millisecond})
-		done := make(chan struct{})
+		done := make(chan error, 1)
 		go func() {
-			defer close(done)
-			cycle(t, l)
+			_, s, err := l.Lock(t.Context(), "a")
+			if err == nil {
+				time.Sleep(time.Millisecond)
+				err = s.Unlock(t.Context())
+			}
+			done <- err
 		}()
 		time.Sleep(time.Millisecond)
 		start := time.Now()
 		cycle(t, other)
 		require.Less(t, time.Since(start), 100*time.Millisecond)
 		require.Equal(t, 1, f.Fired(redistest.DelayReply))
-		<-done
+		require.NoError(t, <-done)
 		require.Zero(t, other.Stats().Rescued)
 	})
 }
