@@ -173,7 +173,7 @@ func TestFlushAll(t *testing.T) {
 }
 
 func flushed(t *testing.T, env *infra.Env, star bool) {
-	sh := newShop(t, env, Options{Hold: 15 * time.Second})
+	sh := newShop(t, env, Options{Hold: 6 * time.Second})
 	sh.opens(t, 1, star, Product{SKU: "tea", Total: 150}, Product{SKU: "cup", Total: 10})
 	u := sh.users(t, 401, 1000)
 	r := newRush(t, newCrowd(1, "tea", sh), u[:400])
