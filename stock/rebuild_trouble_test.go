@@ -273,3 +273,23 @@ func TestKeysOfADeadRebuild(t *testing.T) {
 		require.Empty(t, made())
 	})
 }
+
+// Only what is frozen by a token stays so: the last word of a Rebuild that is over freezes
+// nothing.
+func TestStayFreezesNothing(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		ctx := t.Context()
+		a := open(t, b.Client(), Options{SoldOutFor: -1, Linger: time.Millisecond})
+		require.NoError(t, a.Load(ctx, map[string]int64{"tea": 10}))
+		sink := newShelf()
+		shelve(t, a, sink)
+		require.NoError(t, a.Drop(ctx))
+		forked(t, a, sink)
+		f, err := a.fork(ctx, "late", "stay")
+		require.NoError(t, err)
+		require.Equal(t, forkOther, f.state)
+		f, err = a.fork(ctx, "new", "look")
+		require.NoError(t, err)
+		require.Equal(t, forkHalted, f.state)
+	})
+}
