@@ -43,6 +43,7 @@ func eachFaulty(t *testing.T, f func(t *testing.T, faults *Faults, rdb, clean *r
 }
 
 func TestFaultsOfOneCommand(t *testing.T) {
+	t.Parallel()
 	isTimeout := func(err error) bool {
 		var ne net.Error
 		return errors.As(err, &ne) && ne.Timeout()
@@ -63,6 +64,7 @@ func TestFaultsOfOneCommand(t *testing.T) {
 			func(err error) bool { return err == nil }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // they wait most of the time
 			eachFaulty(t, func(t *testing.T, faults *Faults, rdb, clean *redis.Client) {
 				ctx, k := t.Context(), Prefix(t)
 				faulty := rdb
@@ -90,6 +92,7 @@ func TestFaultsOfOneCommand(t *testing.T) {
 // A pipeline goes out in one write and its replies come back in as many reads
 // as there are; the fault must hit the one command.
 func TestFaultsInAPipeline(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name     string
 		do       Fault
@@ -101,6 +104,7 @@ func TestFaultsInAPipeline(t *testing.T) {
 		{"LoseReply", LoseReply, []string{"0", "1", "2"}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // they wait most of the time
 			eachFaulty(t, func(t *testing.T, faults *Faults, rdb, clean *redis.Client) {
 				ctx, prefix := t.Context(), Prefix(t)
 				if c.do == LoseReply {

@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"flag"
 	"strings"
 	"testing"
 	"time"
@@ -8,6 +9,11 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 )
+
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "12") // the parallel ones wait nearly all the time; the command line has the last word
+	m.Run()
+}
 
 func TestEachKindOfServerIsWhatItSays(t *testing.T) {
 	requireServer(t) // or the last line fails

@@ -14,9 +14,11 @@ import (
 // A pipeline that breaks in its middle: the calls before the break were
 // answered, and must not run again; the others run until they answer.
 func TestRunManyResolvesOnlyWhatIsUnknown(t *testing.T) {
+	t.Parallel()
 	for _, c := range oneFault {
 		for _, script := range []*Script{sellToken, sellBounded} {
 			t.Run(fmt.Sprintf("%s/%d", c.name, script.retry), func(t *testing.T) {
+				t.Parallel()
 				eachFaulty(t, func(t *testing.T, faults *redistest.Faults, rdb, clean redis.UniversalClient) {
 					s := newShop(t)
 					_, err := script.Run(t.Context(), rdb, s.call("first"))
@@ -26,10 +28,9 @@ func TestRunManyResolvesOnlyWhatIsUnknown(t *testing.T) {
 					for i := range 6 {
 						calls = append(calls, s.call(fmt.Sprint("token", i)))
 					}
-					c.rule.Match, c.rule.Skip = "evalsha", 3
-					faults.Add(c.rule)
+					faults.Add(c.rule("evalsha", 3))
 					replies, errs := script.RunMany(t.Context(), rdb, calls)
-					require.Equal(t, 1, faults.Fired(c.rule.Do))
+					require.Equal(t, 1, faults.Fired(c.do))
 					for i := range calls {
 						if script == sellBounded && i >= 3 {
 							require.ErrorIs(t, errs[i], ErrUnknown)

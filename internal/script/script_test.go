@@ -2,6 +2,7 @@ package script
 
 import (
 	"errors"
+	"flag"
 	"testing"
 	"time"
 
@@ -54,57 +55,74 @@ func (s shop) require(t testing.TB, clean redis.UniversalClient, runs, sold, res
 	}
 }
 
-// eachFaulty runs f on a miniredis in a bubble, a server, and a cluster of one
+// Those of eachFaulty wait most of the time, for replies that do not come; the command
+// line has the last word.
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "12")
+	m.Run()
+}
+
+// eachFaulty runs f, at once, on a miniredis in a bubble, a server, and a cluster of one
 // node. A client times out after 600 ms.
 func eachFaulty(t *testing.T, f func(t *testing.T, faults *redistest.Faults, rdb, clean redis.UniversalClient)) {
 	const timeout = 600 * time.Millisecond
 	options := func(o *redis.Options) { o.ReadTimeout = timeout }
 	t.Run("bubble", func(t *testing.T) {
+		t.Parallel()
 		redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 			var faults redistest.Faults
 			f(t, &faults, b.Client(options, faults.Options), b.Client())
 		})
 	})
 	t.Run("server", func(t *testing.T) {
+		t.Parallel()
 		p := redistest.Shared(t)
 		var faults redistest.Faults
 		f(t, &faults, p.Client(options, faults.Options), p.Client())
 	})
 	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
 		c := redistest.Cluster(t, 1, 0)
 		var faults redistest.Faults
 		f(t, &faults, c.Client(func(o *redis.ClusterOptions) { o.ReadTimeout = timeout }, faults.ClusterOptions), c.Client())
 	})
 }
 
-// oneFault are the ways to lose one attempt.
-var oneFault = []struct {
+// A fault is a way to lose one attempt.
+type fault struct {
 	name string
-	rule redistest.Rule
+	do   redistest.Fault
 	runs int // of the faulty attempt
-}{
+}
 
-	{"cut before execution", redistest.Rule{Do: redistest.CutBefore}, 0},
-	{"cut after execution", redistest.Rule{Do: redistest.CutAfter}, 1},
-	{"reply lost", redistest.Rule{Do: redistest.LoseReply}, 1},
-	{"reply late", redistest.Rule{Do: redistest.DelayReply, Delay: 2 * time.Second}, 1},
+var oneFault = []fault{
+	{"cut before execution", redistest.CutBefore, 0},
+	{"cut after execution", redistest.CutAfter, 1},
+	{"reply lost", redistest.LoseReply, 1},
+	{"reply late", redistest.DelayReply, 1},
+}
+
+// rule is the fault of the command that matches, after skip of them.
+func (f fault) rule(match string, skip int) redistest.Rule {
+	return redistest.Rule{Do: f.do, Match: match, Skip: skip, Delay: 2 * time.Second}
 }
 
 func TestTokenScriptRunsAgainAndAnswers(t *testing.T) {
+	t.Parallel()
 	for _, c := range oneFault {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			eachFaulty(t, func(t *testing.T, faults *redistest.Faults, rdb, clean redis.UniversalClient) {
 				s := newShop(t)
 				_, err := sellToken.Run(t.Context(), rdb, s.call("first")) // the server knows the script
 				require.NoError(t, err)
 				s.require(t, clean, 1, 1, 0)
 
-				c.rule.Match = "evalsha"
-				faults.Add(c.rule)
+				faults.Add(c.rule("evalsha", 0))
 				got, err := sellToken.Run(t.Context(), rdb, s.call("second"))
 				require.NoError(t, err)
 				require.Equal(t, int64(2), got)
-				require.Equal(t, 1, faults.Fired(c.rule.Do))
+				require.Equal(t, 1, faults.Fired(c.do))
 				s.require(t, clean, 2+c.runs, 2, 1)
 			})
 		})
@@ -127,24 +145,25 @@ func TestGoRedisRunsAScriptTwice(t *testing.T) {
 }
 
 func TestBoundedScriptIsNeverRunAgain(t *testing.T) {
+	t.Parallel()
 	for _, c := range oneFault {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			eachFaulty(t, func(t *testing.T, faults *redistest.Faults, rdb, clean redis.UniversalClient) {
 				s := newShop(t)
 				_, err := sellBounded.Run(t.Context(), rdb, s.call("first"))
 				require.NoError(t, err)
-				c.rule.Match = "evalsha"
-				faults.Add(c.rule)
+				faults.Add(c.rule("evalsha", 0))
 				_, err = sellBounded.Run(t.Context(), rdb, s.call("second"))
 				require.ErrorIs(t, err, ErrUnknown)
 				require.ErrorContains(t, err, "do not repeat")
 				require.NotErrorIs(t, err, ErrUnavailable)
-				require.Equal(t, 1, faults.Fired(c.rule.Do))
+				require.Equal(t, 1, faults.Fired(c.do))
 				s.require(t, clean, 1+c.runs, 1+c.runs, 0)
 
 				// What did not run is tried again, Bounded or not.
-				require.NoError(t, clean.ScriptFlush(t.Context()).Err())
-				_, err = sellBounded.Run(t.Context(), rdb, s.call("third"))
+				unheard := New(Bounded, sell, "-- "+s.prefix) // the server knows no such script
+				_, err = unheard.Run(t.Context(), rdb, s.call("third"))
 				require.NoError(t, err)
 				s.require(t, clean, 2+c.runs, 2+c.runs, 0)
 			})

@@ -109,6 +109,7 @@ func TestRunWaitsForAServerToHeal(t *testing.T) {
 }
 
 func TestLoading(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	p := redistest.Server(t, "--enable-debug-command", "yes",
 		"--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
 	clean, s := p.Client(func(o *redis.Options) { o.ReadTimeout = time.Minute }), newShop(t)
@@ -149,10 +150,11 @@ func TestLoading(t *testing.T) {
 		s.require(t, clean, sold, sold, 0)
 	}
 
-	wait := reload(3000)
+	wait := reload(30_000) // longer than anybody waits, but for what ends it
 	_, err := sellToken.Run(t.Context(), rdb, s.call("b"))
 	require.ErrorIs(t, err, ErrUnavailable)
 	require.True(t, redis.IsLoadingError(err), "the cause: %v", err)
+	require.NoError(t, probe.ConfigSet(t.Context(), "key-load-delay", "0").Err())
 	wait()
 	s.require(t, clean, sold, sold, 0)
 }

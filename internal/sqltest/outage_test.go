@@ -40,13 +40,10 @@ type outage struct {
 	open func(t *testing.T) (db Database, cut func() (back func()))
 }
 
-// A claim survives the server if the commit does.
-var mortal = sync.OnceValues(func() (*server, error) { return startMariaDB("--innodb-flush-log-at-trx-commit=2") })
-
 func onMariaDB(cut func(t *testing.T, s *server) (back func())) func(t *testing.T) (Database, func() func()) {
 	return func(t *testing.T) (Database, func() func()) {
 		requireMariaDB(t)
-		s, err := mortal()
+		s, err := startMariaDB("--innodb-flush-log-at-trx-commit=2") // a claim survives the server if the commit does
 		require.NoError(t, err)
 		return s.mariaDB(t), func() func() { return cut(t, s) }
 	}
@@ -93,6 +90,7 @@ func TestSegmentServerOutage(t *testing.T) {
 	step := int64(rate * long.Seconds() * 1.2)
 	for _, o := range outages {
 		t.Run(o.name, func(t *testing.T) {
+			t.Parallel() // they wait most of the time
 			db, cut := o.open(t)
 			store := &watched{Store: idStore(t, db, idgen.Atomic)}
 			var log bytes.Buffer

@@ -3,6 +3,7 @@ package sqltest
 import (
 	"context"
 	"database/sql"
+	"flag"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -20,6 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "6") // the parallel ones wait most of the time; the command line has the last word
 	chaos.Main(Tests{m}, map[string]chaos.Job{"take": take})
 }
 
@@ -222,6 +224,7 @@ func kills(t *testing.T, db Database, cfg taking, lanes, each int) (mean, most i
 // claim, lose the numbers they hold and nothing else: Options.Segments ranges at most.
 // Nobody gets them again.
 func TestSegmentKilledAtRandomPoints(t *testing.T) {
+	t.Parallel()
 	each := 4
 	if os.Getenv("SPILLWAY_SOAK") == "1" {
 		each = 100
@@ -235,6 +238,7 @@ func TestSegmentKilledAtRandomPoints(t *testing.T) {
 		return cfg, 2*step + int64(cfg.Goroutines*cfg.Chunk) // and what was not reported yet
 	}
 	Each(t, func(t *testing.T, db Database) {
+		t.Parallel()
 		for _, pause := range []time.Duration{0, time.Millisecond} { // waiting for claims, and mostly not
 			cfg, bound := setting(db, 2, pause)
 			mean, _ := kills(t, db, cfg, 3, each)

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -112,6 +113,9 @@ func TestStoreConcurrent(t *testing.T) {
 
 var post = counter.Schema{Name: "post", Packed: true, Fields: []counter.Field{{Name: "likes"}}}
 
+// chunk is how many likes there are between two reports.
+const chunk = 10
+
 // A liking is the config of a process that likes its own object, and moves blocks.
 type liking struct {
 	Addr, Prefix, Driver, DSN string
@@ -146,24 +150,26 @@ func like(ctx context.Context, w *chaos.Worker) error {
 		return err
 	}
 	rng := rand.New(rand.NewPCG(cfg.Seed, 1))
-	pauses := []time.Duration{2500 * time.Millisecond, time.Millisecond, time.Millisecond, time.Millisecond, time.Millisecond}
-	next := 0 // the first pause is a long one
-	for total := int64(0); total < cfg.Adds && ctx.Err() == nil; {
-		n := min(10, cfg.Adds-total)
-		for range n {
+	// A seventh of the pauses, and the first, are long enough for the block to be idle.
+	chunks := int(cfg.Adds / chunk)
+	long := append(rng.Perm(chunks)[:chunks/7], 0)
+	for i := range chunks {
+		for range chunk {
 			if _, err := c.AddSync(ctx, cfg.ID, "likes", 1); err != nil {
 				return err
 			}
 		}
-		total += n
-		if err := w.Report(total); err != nil {
+		if err := w.Report(int64(i+1) * chunk); err != nil {
 			return err
 		}
-		select { // some pauses are long enough for the block to be idle
-		case <-time.After(pauses[next]):
+		pause := time.Millisecond
+		if slices.Contains(long, i) {
+			pause = 2500 * time.Millisecond
+		}
+		select {
+		case <-time.After(pause):
 		case <-ctx.Done():
 		}
-		next = rng.IntN(len(pauses))
 	}
 	return c.Close(context.WithoutCancel(ctx))
 }
@@ -189,7 +195,7 @@ func TestMovesOfKilledProcesses(t *testing.T) {
 		wg.Go(func() {
 			half := make(chan struct{})
 			worker := chaos.Start(t, "like", cfg, func(total int64) {
-				if reported[p].Store(total); total == adds/2/10*10 {
+				if reported[p].Store(total); total == adds/2/chunk*chunk {
 					close(half)
 				}
 			})
@@ -212,7 +218,7 @@ func TestMovesOfKilledProcesses(t *testing.T) {
 		told := reported[p].Load()
 		assert.GreaterOrEqual(t, v["likes"], told, "process %d", p)
 		if p < kill {
-			assert.LessOrEqual(t, v["likes"], told+10, "process %d", p)
+			assert.LessOrEqual(t, v["likes"], told+chunk, "process %d", p)
 		} else {
 			assert.Equal(t, adds, v["likes"], "process %d", p)
 		}

@@ -108,11 +108,13 @@ func awaitBuckets(t *testing.T, a *stock.Activity, store *stocksql.Store) {
 // Two processes bring the journals of all buckets into SQL, and are killed again and
 // again while stock moves: every entry of each bucket is there once, in order.
 func TestKilledJournalsOfBuckets(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	kills, orders := 6, 100
 	if os.Getenv("SPILLWAY_SOAK") == "1" {
 		kills, orders = 60, 3000
 	}
 	sqltest.Each(t, func(t *testing.T, db sqltest.Database) {
+		t.Parallel()
 		store := newStore(t, db)
 		p := redistest.Server(t)
 		prefix := redistest.Prefix(t)
@@ -158,46 +160,20 @@ func TestKilledJournalsOfBuckets(t *testing.T) {
 	})
 }
 
-// SQL is away for a while and loses answers; two processes write the journals of all
-// buckets, between which stock moves. Orders do not notice.
+// And with stock that moves between buckets, the journals of which both processes write.
 func TestTroubledSQLOfBuckets(t *testing.T) {
-	away := 500 * time.Millisecond
-	if os.Getenv("SPILLWAY_SOAK") == "1" {
-		away = 10 * time.Second
-	}
+	t.Parallel() // it waits most of the time
 	sqltest.Each(t, func(t *testing.T, db sqltest.Database) {
+		t.Parallel()
 		store := newStore(t, db)
 		loaded := map[string]int64{"tea": 1000, "cup": 1 << 40}
 		a := open(t, redistest.Server(t).Client(), redistest.Prefix(t), stock.Options{Buckets: buckets}, loaded)
 		_, err := a.Deduct(t.Context(), stock.Order{ID: "more than a bucket has", User: "u", Items: []stock.Item{{SKU: "tea", Qty: 500}}})
 		require.NoError(t, err)
-		sinks := [2]*troubled{{Sink: store}, {Sink: store}}
-		var runs []*running
-		for _, s := range sinks {
-			runs = append(runs, run(t, a, s))
-		}
-		require.NoError(t, sell(t.Context(), a, 8, 50, "before"))
-		for _, s := range sinks {
-			s.down.Store(true)
-		}
-		began := time.Now()
-		require.NoError(t, sell(t.Context(), a, 8, 50, "meanwhile"))
-		pause(t.Context(), away-time.Since(began))
-		for _, s := range sinks {
-			s.down.Store(false)
-		}
-		require.NoError(t, sell(t.Context(), a, 8, 50, "after"))
-		awaitBuckets(t, a, store)
-		for _, r := range runs {
-			require.NoError(t, r.end())
-		}
-		require.Positive(t, sinks[0].lost.Load()+sinks[1].lost.Load())
+		sellBesideTrouble(t, a, store, awaitBuckets)
 		journals, rows := linesOfBuckets(t, a, db)
 		require.Equal(t, journals, rows)
 		require.Empty(t, judgeBuckets(t, a, db, rows, loaded))
-		d, err := a.Reconcile(t.Context(), store)
-		require.NoError(t, err)
-		require.True(t, d.None(), "%+v", d)
 	})
 }
 
@@ -245,14 +221,8 @@ func TestKilledMasterOfABucket(t *testing.T) {
 // lacks: the fork of that bucket halts all, and Rebuild resumes the sale with every
 // unit once, what was on its way included.
 func TestFailoverOfABucket(t *testing.T) {
-	for tries := range 3 {
-		again := false
-		t.Run(fmt.Sprint(tries), func(t *testing.T) { again = !failoverOfABucket(t) })
-		if !again || t.Failed() {
-			return
-		}
-	}
-	t.Error("no failover in three was the one that was wanted")
+	t.Parallel()
+	wanted(t, failoverOfABucket)
 }
 
 func failoverOfABucket(t *testing.T) bool {

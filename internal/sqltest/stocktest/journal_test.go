@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -24,6 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "8") // they wait most of the time; the command line has the last word
 	chaos.Main(sqltest.Tests{M: m}, map[string]chaos.Job{"journal": runJournal})
 }
 
@@ -223,11 +225,13 @@ func unless(ctx context.Context, err error, allowed ...error) error {
 
 // Two processes bring one journal into SQL, and are killed again and again.
 func TestKilledJournals(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	kills, orders := 8, 150
 	if os.Getenv("SPILLWAY_SOAK") == "1" {
 		kills, orders = 100, 5000
 	}
 	sqltest.Each(t, func(t *testing.T, db sqltest.Database) {
+		t.Parallel()
 		store := newStore(t, db)
 		p := redistest.Server(t)
 		prefix := redistest.Prefix(t)

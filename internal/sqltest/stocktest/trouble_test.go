@@ -19,6 +19,7 @@ import (
 	"github.com/spillway-go/spillway/internal/redistest"
 	"github.com/spillway-go/spillway/internal/sqltest"
 	"github.com/spillway-go/spillway/stock"
+	"github.com/spillway-go/spillway/stock/stocksql"
 )
 
 // A troubled sink is a database that is down, slow, or whose answers get lost.
@@ -49,40 +50,47 @@ func (s *troubled) Apply(ctx context.Context, journal, from string, batch []stoc
 	return err
 }
 
-// SQL is away for a while and loses answers; two processes write. Orders do not notice.
-func TestTroubledSQL(t *testing.T) {
+// sellBesideTrouble sells while two processes write to a SQL that is away for a while and
+// loses answers: orders do not notice. When it returns, SQL has all; sunk waits for that.
+func sellBesideTrouble(t *testing.T, a *stock.Activity, store *stocksql.Store, sunk func(t *testing.T, a *stock.Activity, store *stocksql.Store)) {
+	t.Helper()
 	away := 500 * time.Millisecond
 	if os.Getenv("SPILLWAY_SOAK") == "1" {
 		away = 10 * time.Second
 	}
+	sinks := [2]*troubled{{Sink: store}, {Sink: store}}
+	var runs []*running
+	for _, s := range sinks {
+		runs = append(runs, run(t, a, s))
+	}
+	require.NoError(t, sell(t.Context(), a, 8, 50, "before"))
+	for _, s := range sinks {
+		s.down.Store(true)
+	}
+	began := time.Now()
+	require.NoError(t, sell(t.Context(), a, 8, 50, "meanwhile"))
+	pause(t.Context(), away-time.Since(began))
+	for _, s := range sinks {
+		s.down.Store(false)
+	}
+	require.NoError(t, sell(t.Context(), a, 8, 50, "after"))
+	sunk(t, a, store)
+	for _, r := range runs {
+		require.NoError(t, r.end())
+	}
+	require.Positive(t, sinks[0].lost.Load()+sinks[1].lost.Load())
+	d, err := a.Reconcile(t.Context(), store)
+	require.NoError(t, err)
+	require.True(t, d.None(), "%+v", d)
+}
+
+func TestTroubledSQL(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	sqltest.Each(t, func(t *testing.T, db sqltest.Database) {
+		t.Parallel()
 		store := newStore(t, db)
-		p := redistest.Server(t)
-		a := open(t, p.Client(), redistest.Prefix(t), stock.Options{}, map[string]int64{"tea": 1000, "cup": 1 << 40})
-		sinks := [2]*troubled{{Sink: store}, {Sink: store}}
-		var runs []*running
-		for _, s := range sinks {
-			runs = append(runs, run(t, a, s))
-		}
-		require.NoError(t, sell(t.Context(), a, 8, 50, "before"))
-		for _, s := range sinks {
-			s.down.Store(true)
-		}
-		began := time.Now()
-		require.NoError(t, sell(t.Context(), a, 8, 50, "meanwhile"))
-		pause(t.Context(), away-time.Since(began))
-		for _, s := range sinks {
-			s.down.Store(false)
-		}
-		require.NoError(t, sell(t.Context(), a, 8, 50, "after"))
-		awaitSunk(t, a, store)
-		for _, r := range runs {
-			require.NoError(t, r.end())
-		}
-		require.Positive(t, sinks[0].lost.Load()+sinks[1].lost.Load())
-		d, err := a.Reconcile(t.Context(), store)
-		require.NoError(t, err)
-		require.True(t, d.None(), "%+v", d)
+		a := open(t, redistest.Server(t).Client(), redistest.Prefix(t), stock.Options{}, map[string]int64{"tea": 1000, "cup": 1 << 40})
+		sellBesideTrouble(t, a, store, awaitSunk)
 		e := collect(t, a, db)
 		for _, f := range judge(e) {
 			t.Error(f)
