@@ -20,7 +20,7 @@ func TestACL(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // all wait for renewals
 			ctx := t.Context()
-			opts.TTL = 9 * time.Second
+			opts.TTL = 6 * time.Second
 			l := open(t, rdb, opts)
 			opts.Prefix = l.opts.Prefix
 			other := open(t, rdb, opts)

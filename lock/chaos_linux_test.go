@@ -22,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	_ = stdflag.Set("test.parallel", "8") // the parallel ones wait nearly all the time; the command line has the last word
+	_ = stdflag.Set("test.parallel", "10") // the parallel ones wait nearly all the time; the command line has the last word
 	chaos.Main(m, map[string]chaos.Job{"hold": hold})
 }
 
@@ -372,6 +372,7 @@ func TestProcesses(t *testing.T) {
 	t.Parallel()
 	for _, fair := range []bool{false, true} {
 		t.Run(fmt.Sprintf("fair=%v", fair), func(t *testing.T) {
+			t.Parallel() // both wait most of the time
 			const ttl = time.Second
 			srv := redistest.Server(t)
 			rdb := srv.Client()

@@ -157,6 +157,7 @@ func costMembers(t *testing.T, row redistest.Cost) {
 }
 
 func costRenewals(t *testing.T, row redistest.Cost) {
+	const ttls = 4
 	for _, leases := range []int{pipelined, pipelined + 1} {
 		redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 			b.Mini.ClockTTL(false)
@@ -170,9 +171,9 @@ func costRenewals(t *testing.T, row redistest.Cost) {
 				held = append(held, s)
 			}
 			rdb.AddHook(sent)
-			time.Sleep(10 * l.opts.TTL)
+			time.Sleep(ttls * l.opts.TTL)
 			pipelines := (leases + pipelined - 1) / pipelined
-			require.Equal(t, row["round trips"], fmt.Sprintf("%.0f a TTL, one pipeline for up to %d leases", float64(sent.N.Load())/10/float64(pipelines), sent.Most.Load()))
+			require.Equal(t, row["round trips"], fmt.Sprintf("%.0f a TTL, one pipeline for up to %d leases", float64(sent.N.Load())/ttls/float64(pipelines), sent.Most.Load()))
 			for _, s := range held {
 				require.NoError(t, s.Unlock(t.Context()))
 			}

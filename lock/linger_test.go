@@ -25,14 +25,18 @@ func cycle(t *testing.T, l *Locker) int64 {
 func TestLinger(t *testing.T) {
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 		const linger = time.Second
-		l, other := open(t, b.Client(), Options{Prefix: "p", Linger: linger}), open(t, b.Client(), Options{Prefix: "p"})
+		l, f := faulty(t, b, Options{Prefix: "p", Linger: linger})
+		other := open(t, b.Client(), Options{Prefix: "p"})
 		holds := func() bool {
 			h, err := other.Holder(t.Context(), "a")
 			require.NoError(t, err)
 			return h.Held
 		}
+		f.Add(redistest.Rule{Do: redistest.CutBefore, Match: "subscribe", Times: -1}) // or it might listen before it asks
 		first := cycle(t, l)
 		require.False(t, holds(), "it did not listen before it asked")
+		f.Clear()
+		time.Sleep(10 * time.Second) // it connects again
 		synctest.Wait()
 		second := cycle(t, l)
 		require.True(t, holds())

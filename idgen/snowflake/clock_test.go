@@ -112,7 +112,7 @@ func TestWrongClockGetsNoLease(t *testing.T) {
 func TestEndOfEpoch(t *testing.T) {
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 		var out strings.Builder
-		w := leaseOf(t, b.Client(), Options{Logger: slog.New(slog.NewTextHandler(&out, nil))})
+		w := leaseOf(t, b.Client(), Options{TTL: time.Hour, Logger: slog.New(slog.NewTextHandler(&out, nil))}) // is renewed seldom
 		layout := Layout{Epoch: time.Now(), Unit: time.Second, TimeBits: 16, WorkerBits: 6, SequenceBits: 2}
 		s := flakeOf(t, layout, w)
 		require.Contains(t, out.String(), "ends within a year")

@@ -118,6 +118,7 @@ func (h *history) run(t *testing.T, b *redistest.Env, steps int) {
 }
 
 func TestHistories(t *testing.T) {
+	t.Parallel()
 	rounds := 40
 	if os.Getenv("SPILLWAY_SOAK") == "1" {
 		rounds = 4000

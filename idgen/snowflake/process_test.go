@@ -66,6 +66,7 @@ func makeIDs(addr string) {
 // Processes that are stopped for longer than their lease, go on, and are killed, with
 // fewer worker ids than processes.
 func TestProcesses(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	server := redistest.Server(t)
 	rounds := 2
 	if os.Getenv("SPILLWAY_SOAK") == "1" {

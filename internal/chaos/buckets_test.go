@@ -130,6 +130,7 @@ func judgeHot(e *hotEvidence) (faults []string) {
 // Half of the processes that buy are killed while stock moves between the buckets of
 // a cluster with three masters.
 func TestStockInBuckets(t *testing.T) {
+	t.Parallel()
 	processes, goroutines, orders := 6, 8, 60
 	loaded := map[string]int64{"tea": 120, "cup": 60, "pot": 200}
 	if os.Getenv("SPILLWAY_SOAK") == "1" {

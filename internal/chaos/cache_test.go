@@ -202,6 +202,7 @@ func TestCacheStampedeIsCounted(t *testing.T) {
 // The process that loads is killed: when its lease is over another one loads, once,
 // and nobody else has noticed more than a wait.
 func TestCacheLoaderIsKilled(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	const loadTimeout = 3 * time.Second
 	a := gather(t, rush{LoadTimeout: loadTimeout, StuckLoad: 1})
 	a.rush(t)

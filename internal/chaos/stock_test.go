@@ -215,6 +215,7 @@ func judge(e evidence) (faults []string) {
 }
 
 func TestStock(t *testing.T) {
+	t.Parallel()
 	processes, goroutines, orders := 4, 16, 40
 	loaded := map[string]int64{"tea": 300, "cup": 150, "pot": 1 << 30}
 	if os.Getenv("SPILLWAY_SOAK") == "1" {

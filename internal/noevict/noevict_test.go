@@ -47,6 +47,7 @@ func TestCheckAsksEveryMaster(t *testing.T) {
 	ring := redis.NewRing(&redis.RingOptions{
 		Addrs:              map[string]string{"a": a.Addr(), "b": b.Addr()},
 		HeartbeatFrequency: time.Hour, // or it would leave out the master that is down, sooner or later
+		DialerRetries:      1,         // as the clients of the harness have it
 	})
 	defer ring.Close()
 	for name, c := range map[string]struct {

@@ -43,6 +43,7 @@ func newStore(t testing.TB, db sqltest.Database) *countersql.Store {
 }
 
 func TestStore(t *testing.T) {
+	t.Parallel()
 	sqltest.Each(t, func(t *testing.T, db sqltest.Database) {
 		s := newStore(t, db)
 		newStore(t, db) // Migrate twice is no error
@@ -89,6 +90,7 @@ func TestStore(t *testing.T) {
 
 // Of those that save one revision at the same time one is told that it did.
 func TestStoreConcurrent(t *testing.T) {
+	t.Parallel()
 	sqltest.Each(t, func(t *testing.T, db sqltest.Database) {
 		s := newStore(t, db)
 		for revision := int64(1); revision <= 10; revision++ {
@@ -177,6 +179,7 @@ func like(ctx context.Context, w *chaos.Worker) error {
 // Processes that move each other's blocks out and back, some of them killed: what
 // AddSync answered is there, and no more than what was asked for.
 func TestMovesOfKilledProcesses(t *testing.T) {
+	t.Parallel()
 	adds := int64(150)
 	if os.Getenv("SPILLWAY_SOAK") == "1" {
 		adds = 5000
