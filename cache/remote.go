@@ -35,7 +35,7 @@ var (
 	//go:embed fail.lua
 	failLua string
 
-	readScript  = script.New(script.State, readLua)
+	readScript  = script.New(script.Read, readLua)
 	leaseScript = script.New(script.Token, leaseLua)
 	fillScript  = script.New(script.Token, fillLua)
 	writeScript = script.New(script.Token, writeLua)
