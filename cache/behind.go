@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -128,8 +130,8 @@ func (b *behind[K, V]) put(name string, w Write[K, V]) {
 // Until it is stored this process loads it from what waits, and another one loads the old
 // value: where it finds it neither in Redis nor locally, and where it loads again what it
 // has (Options.RefreshAfter and EarlyRefresh, Refresh, RunWarm). That replaces the newer
-// one in Redis, for all, until its TTL ends, also after the newer one was stored. Where
-// that matters the Sink calls Delete for what it has stored, which costs a miss.
+// one in Redis, for all, until the newer one is stored: what was loaded before is then
+// deleted, which is one more round trip for a batch.
 func (c *Cache[K, V]) WriteBehind(ctx context.Context, key K, value V) error {
 	name := c.keyName(key)
 	order := c.behind.order[c.local.hash(name)%64]
@@ -204,7 +206,8 @@ func (c *Cache[K, V]) drain(ctx context.Context, sink Sink[K, V]) error {
 	return nil
 }
 
-// storeSome gives one batch to the sink. What was written again meanwhile stays.
+// storeSome gives one batch to the sink. What was written again meanwhile stays, and what
+// another process loaded before it was stored goes.
 func (c *Cache[K, V]) storeSome(ctx context.Context, sink Sink[K, V]) error {
 	b := &c.behind
 	var batch []Write[K, V]
@@ -223,6 +226,14 @@ func (c *Cache[K, V]) storeSome(ctx context.Context, sink Sink[K, V]) error {
 	}
 	if err := sink.Store(ctx, batch); err != nil {
 		return err
+	}
+	if c.remote != nil {
+		names := slices.Collect(maps.Keys(taken))
+		for i, err := range c.remote.drop(context.WithoutCancel(ctx), names, true) {
+			if err != nil {
+				c.redo.add(names[i])
+			}
+		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

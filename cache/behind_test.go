@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillway-go/spillway/internal/redistest"
@@ -159,4 +160,82 @@ func TestManyLoadWhatWaits(t *testing.T) {
 		stop()
 		require.NoError(t, <-ended)
 	})
+}
+
+// table is a db as a sink.
+type table struct{ *db }
+
+func (s table) Store(_ context.Context, batch []Write[string, string]) error {
+	for _, w := range batch {
+		s.set(w.Key, w.Value)
+	}
+	return nil
+}
+
+// What another process loaded while the newer value waited to be stored is gone once it is,
+// from Redis and from every process, and what is loaded meanwhile is not kept.
+func TestWriteBehindReplacesOldLoads(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx, d, prefix := t.Context(), newDB("1", "ann", "2", "ann"), redistest.Prefix(t)
+		a, b, other := open(t, rdb, d, Options{Prefix: prefix}), open(t, rdb, d, Options{Prefix: prefix}), open(t, rdb, d, Options{Prefix: prefix})
+		connected(t, a, b, other)
+		require.NoError(t, a.WriteBehind(ctx, "1", "bob"))
+		require.NoError(t, a.WriteBehind(ctx, "2", "bob"))
+		v, err := b.Refresh(ctx, "1")
+		require.NoError(t, err)
+		require.Equal(t, "ann", v, "the source does not know better yet")
+		require.Equal(t, "ann", get(t, other, "1"))
+		block := make(chan struct{})
+		d.hold(block)
+		loads := d.loads.Load()
+		late := make(chan error)
+		go func() { // it has read what the source had, and is slow to say so
+			_, err := b.Refresh(ctx, "2")
+			late <- err
+		}()
+		require.Eventually(t, func() bool { return d.loads.Load() > loads }, time.Minute, time.Millisecond)
+
+		stop := runBehind(t, a, table{d})
+		require.Eventually(t, func() bool { return a.Stats().WritesWaiting == 0 }, time.Minute, time.Millisecond)
+		stop()
+		d.hold(nil)
+		close(block)
+		require.NoError(t, <-late)
+		for name, c := range map[string]*Cache[string, string]{"a": a, "b": b, "other": other} {
+			for _, key := range []string{"1", "2"} {
+				require.Eventually(t, func() bool { return get(t, c, key) == "bob" }, 30*time.Second, time.Millisecond, "%s %s", name, key)
+			}
+		}
+	})
+}
+
+// What a writer put there stays: it is no miss for anybody, and a newer write that waits in
+// another process outlives the older one's way to the store.
+func TestWriteBehindKeepsWrites(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx, d, prefix := t.Context(), newDB(), redistest.Prefix(t)
+		a, b := open(t, rdb, d, Options{Prefix: prefix}), open(t, rdb, d, Options{Prefix: prefix})
+		connected(t, a, b)
+		require.NoError(t, a.WriteBehind(ctx, "1", "ann"))
+		require.NoError(t, a.WriteBehind(ctx, "2", "ann"))
+		require.NoError(t, b.WriteBehind(ctx, "2", "bob"))
+		stop := runBehind(t, a, table{d})
+		require.Eventually(t, func() bool { return a.Stats().WritesWaiting == 0 }, time.Minute, time.Millisecond)
+		stop()
+		late := open(t, rdb, d, Options{Prefix: prefix})
+		require.Equal(t, "ann", get(t, late, "1"))
+		require.Equal(t, "bob", get(t, late, "2"))
+		require.Zero(t, d.loads.Load())
+	})
+}
+
+// runBehind runs RunWriteBehind until what it returns is called.
+func runBehind[K comparable, V any](t *testing.T, c *Cache[K, V], sink Sink[K, V]) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- c.RunWriteBehind(ctx, sink) }()
+	return func() {
+		cancel()
+		require.NoError(t, <-ended)
+	}
 }

@@ -38,6 +38,13 @@ func (d *db) set(key, value string) {
 	d.rows[key] = value
 }
 
+// hold makes loads that begin from now on wait for block.
+func (d *db) hold(block chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.block = block
+}
+
 func (d *db) fail(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -32,7 +32,7 @@ const (
 	tokenSize  = 12
 
 	flagNull    = 1 << 0 // the source has no such thing
-	flagWritten = 1 << 1 // by Set or Add, not by a load
+	flagWritten = 1 << 1 // by Set or Add, not by a load; drop.lua knows it
 )
 
 // A header is what an envelope says beside the value.

@@ -48,7 +48,7 @@ type clearsFirst struct{ cacheNode }
 func (n clearsFirst) Delete(ctx context.Context, keys ...string) error {
 	n.forget(keys[0], n.local.hash(keys[0]))
 	sleep(ctx, time.Millisecond) // the way to Redis, which takes no time in a bubble
-	return n.remote.drop(ctx, keys)[0]
+	return n.remote.drop(ctx, keys, false)[0]
 }
 
 // naive is a cache as one writes it in an afternoon.

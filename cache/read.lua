@@ -4,7 +4,7 @@
 -- Derived  none
 -- ARGV     none
 -- Returns  server time us, then each entry or nil
--- Retry    state: it changes nothing
+-- Retry    read: it changes nothing
 
 local time = redis.call('TIME')
 local reply = redis.call('MGET', unpack(KEYS))

@@ -35,7 +35,7 @@ var (
 	//go:embed fail.lua
 	failLua string
 
-	readScript  = script.New(script.State, readLua)
+	readScript  = script.New(script.Read, readLua)
 	leaseScript = script.New(script.Token, leaseLua)
 	fillScript  = script.New(script.Token, fillLua)
 	writeScript = script.New(script.Token, writeLua)
@@ -372,24 +372,28 @@ func (r *remote) write(ctx context.Context, name string, s sealed, token string,
 	return version, err
 }
 
-// drop deletes entries and returns an error for each.
-func (r *remote) drop(ctx context.Context, names []string) []error {
+// drop deletes entries and returns an error for each. With loaded, only those that a
+// load made, and what is being loaded now is not stored.
+func (r *remote) drop(ctx context.Context, names []string, loaded bool) []error {
 	calls, seqs := make([]script.Call, len(names)), make([]uint64, len(names))
+	only := "0"
+	if loaded {
+		only = "1"
+	}
 	for i, name := range names {
 		k, l := r.keys(name)
 		var message string
 		seqs[i], message = r.sequence.compose(name)
-		calls[i] = script.Call{Keys: []string{k, l}, Args: []any{r.channel, message}}
+		calls[i] = script.Call{Keys: []string{k, l}, Args: []any{r.channel, message, only}}
 	}
-	var errs []error
+	replies, errs := make([]any, 1), make([]error, 1)
 	if len(names) == 1 {
-		_, err := r.do(ctx, "drop", calls[0], len(names[0])*3+128, 0)
-		errs = []error{err}
+		replies[0], errs[0] = r.do(ctx, "drop", calls[0], len(names[0])*3+128, 0)
 	} else {
-		_, errs = r.many(ctx, "drop", calls, 0)
+		replies, errs = r.many(ctx, "drop", calls, 0)
 	}
 	for i, err := range errs {
-		r.sequence.settle(seqs[i], err == nil)
+		r.sequence.settle(seqs[i], err == nil && replies[i] != int64(-1))
 	}
 	return errs
 }

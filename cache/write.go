@@ -142,7 +142,7 @@ func (c *Cache[K, V]) dropNames(ctx context.Context, names []string) []error {
 	}
 	errs := make([]error, len(names))
 	if c.remote != nil {
-		errs = c.remote.drop(ctx, names)
+		errs = c.remote.drop(ctx, names, false)
 	}
 	for i, name := range names {
 		c.forget(name, c.local.hash(name))

@@ -91,7 +91,7 @@ func (c *Counter) bringBack(ctx context.Context, s *shard, id int64, create bool
 		}
 		was, err := c.rdb.Get(ctx, keys[2]).Result()
 		if err != nil && !errors.Is(err, redis.Nil) {
-			return false, unread(err)
+			return false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		away := mark(false, b.Epoch, b.Version) // what Redis should say
 		switch {
@@ -104,7 +104,7 @@ func (c *Counter) bringBack(ctx context.Context, s *shard, id int64, create bool
 		case was == "":
 			// Never counted, or Redis has forgotten what is safe here. SETNX may run twice.
 			if err := c.rdb.SetNX(ctx, keys[2], away, 0).Err(); err != nil {
-				return false, unread(err)
+				return false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 			}
 			continue
 		}
@@ -146,7 +146,7 @@ func (c *Counter) restore(ctx context.Context, keys []string, block int64, was s
 		args = append(args, word)
 	}
 	if _, err := restoreScript.Run(ctx, c.rdb, script.Call{Keys: keys, Args: args}); err != nil {
-		return unread(err)
+		return lost(script.NotDone(err))
 	}
 	return nil
 }

@@ -312,6 +312,7 @@ func TestOutage(t *testing.T) {
 		assert.True(t, errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUnknown), "%v", err)
 		_, err = c.Get(t.Context(), 1)
 		require.ErrorIs(t, err, ErrUnavailable)
+		require.NotErrorIs(t, err, ErrUnknown, "a read changes nothing")
 		assert.NotZero(t, c.Pending())
 		assert.NotZero(t, c.Stats().Failures)
 		faults.Clear()

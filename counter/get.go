@@ -126,7 +126,7 @@ func (c *Counter) read(ctx context.Context, reads []*read) (again []*read, err e
 	replies, errs := c.scripts.read.RunMany(ctx, c.rdb, calls)
 	for i, r := range reads {
 		if errs[i] != nil {
-			return nil, unread(errs[i])
+			return nil, lost(errs[i])
 		}
 		reply, ok := replies[i].([]any)
 		if !ok || len(reply) != 1+len(r.looks)*len(c.schema.Fields) {
@@ -217,14 +217,6 @@ func (l *look) after(landed uint64, stored []any) bool {
 		}
 	}
 	return true
-}
-
-// unread makes an error of a read: whether the script ran does not matter.
-func unread(err error) error {
-	if err = lost(err); errors.Is(err, ErrLost) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 // lost makes ErrLost of a script's refusal to work on a block that is not what its mark

@@ -4,7 +4,7 @@
 -- ARGV     1 seconds without a change, 2 how many at most
 -- Returns  their numbers, the longest idle first
 -- Derived  none
--- Retry    state: it writes nothing
+-- Retry    read: it changes nothing
 
 local before = redis.call('TIME')[1] - ARGV[1]
 return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', before, 'LIMIT', 0, ARGV[2])

@@ -22,8 +22,8 @@ var (
 )
 
 var (
-	idleScript     = script.New(script.State, idleLua)
-	snapshotScript = script.New(script.State, snapshotLua)
+	idleScript     = script.New(script.Read, idleLua)
+	snapshotScript = script.New(script.Read, snapshotLua)
 	evictScript    = script.New(script.State, evictLua)
 )
 
@@ -74,7 +74,7 @@ func (c *Counter) idle(ctx context.Context, s *shard) (blocks []int64, err error
 		Keys: []string{s.space.Key("i")}, Args: []any{int64(c.opts.ColdAfter / time.Second), movesAtOnce},
 	})
 	if err != nil {
-		return nil, unread(err)
+		return nil, err
 	}
 	all, _ := reply.([]any)
 	for _, one := range all {
@@ -112,7 +112,7 @@ func (c *Counter) moveAs(ctx context.Context, s *shard, block int64, evict func(
 	keys := c.keysOf(s, name{id: block << blockBits})
 	reply, err := snapshotScript.Run(ctx, c.rdb, script.Call{Keys: keys})
 	if err != nil {
-		return false, unread(err)
+		return false, err
 	}
 	words, _ := reply.([]any)
 	text := make([]string, len(words))

@@ -30,7 +30,7 @@ type scripts struct{ flush, read, sync, toggle, toggleAt *script.Script }
 
 func newScripts(prelude string) *scripts {
 	return &scripts{
-		flush: script.New(script.Token, prelude, flushLua), read: script.New(script.State, prelude, readLua),
+		flush: script.New(script.Token, prelude, flushLua), read: script.New(script.Read, prelude, readLua),
 		sync: script.New(script.Token, prelude, syncLua), toggle: script.New(script.Token, prelude, setLua, toggleLua),
 		toggleAt: script.New(script.Token, prelude, bitsLua, toggleLua),
 	}

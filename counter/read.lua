@@ -7,7 +7,7 @@
 -- Returns  that number, then the total of each cell in turn, or "away" for each of a
 --          block that is not here; REFUSED lost if one is here by its mark alone
 -- Derived  none
--- Retry    state: it writes nothing
+-- Retry    read: it changes nothing
 
 local out = { tonumber(redis.call('GET', KEYS[1]) or '0') }
 local at = 1

@@ -5,7 +5,7 @@
 -- Returns  the mark, the string, then the cells and totals of the hash; empty strings
 --          for what is not there
 -- Derived  none
--- Retry    state: it writes nothing
+-- Retry    read: it changes nothing
 
 local out = redis.call('HGETALL', KEYS[2])
 table.insert(out, 1, redis.call('GET', KEYS[1]) or '')

@@ -182,7 +182,7 @@ func (c *Counter) sum(ctx context.Context, id int64, field int) (total int64, er
 	replies, errs := c.scripts.read.RunMany(ctx, c.rdb, calls)
 	for i := range replies {
 		if errs[i] != nil {
-			return 0, unread(errs[i])
+			return 0, lost(errs[i])
 		}
 		if reply, _ := replies[i].([]any); len(reply) == 2 {
 			n, _ := reply[1].(int64)

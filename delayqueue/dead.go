@@ -17,7 +17,7 @@ var (
 	//go:embed redrive.lua
 	redriveLua string
 
-	deadScript    = script.New(script.State, readLua, deadLua)
+	deadScript    = script.New(script.Read, readLua, deadLua)
 	redriveScript = script.New(script.Token, readLua, redriveLua)
 )
 

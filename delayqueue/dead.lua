@@ -4,7 +4,7 @@
 -- ARGV     1 first rank, 2 how many
 -- Returns  id, ms of death, record, state of each
 -- Derived  none
--- Retry    state: reads only
+-- Retry    read: it changes nothing
 
 local from = tonumber(ARGV[1])
 local page = call('ZRANGE', KEYS[5], from, from + tonumber(ARGV[2]) - 1, 'WITHSCORES')

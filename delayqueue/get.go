@@ -12,7 +12,7 @@ import (
 //go:embed get.lua
 var getLua string
 
-var getScript = script.New(script.State, readLua, getLua)
+var getScript = script.New(script.Read, readLua, getLua)
 
 // Get tells where a job stands. Of a job that ended, within Options.ReplayWindow, it
 // knows ID and State; later the answer is ErrNotFound. One round trip, O(1).

@@ -5,7 +5,7 @@
 -- Returns  record, due ms, state, lease end ms, ms of death, verdict; each is false
 --          if there is none
 -- Derived  KEYS[7]:<generation>, the verdict hashes, numbered by the server's clock
--- Retry    state: reads only
+-- Retry    read: it changes nothing
 
 local id = ARGV[1]
 local record = call('HGET', KEYS[3], id)

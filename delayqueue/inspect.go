@@ -15,7 +15,7 @@ var (
 	//go:embed pause.lua
 	pauseLua string
 
-	inspectScript = script.New(script.State, readLua, inspectLua)
+	inspectScript = script.New(script.Read, readLua, inspectLua)
 	pauseScript   = script.New(script.State, readLua, pauseLua)
 )
 

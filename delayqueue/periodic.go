@@ -14,7 +14,7 @@ import (
 //go:embed tick.lua
 var tickLua string
 
-var tickScript = script.New(script.State, tickLua)
+var tickScript = script.New(script.Read, tickLua)
 
 const (
 	// missedAfter is how late a run may start and still be on time.

@@ -4,7 +4,7 @@
 -- ARGV     1 name
 -- Returns  server time us, last tick ms (empty: none)
 -- Derived  none
--- Retry    state: reads only
+-- Retry    read: it changes nothing
 
 local clock = redis.call('TIME')
 return { clock[1] * 1000000 + clock[2], redis.call('HGET', KEYS[1], ARGV[1]) or '' }

@@ -5,7 +5,7 @@
 -- Returns  {ms left, first fence of the holder, others wait (0, 1), token}, or
 --          {0, last fence, 0, -}
 -- Derived  none
--- Retry    state: it only reads
+-- Retry    read: it changes nothing
 
 if live then return { left(), first, tonumber(waiting), token } end
 return { 0, last, 0, '-' }

@@ -36,7 +36,7 @@ var (
 	acquireScript = script.New(script.Token, recordLua, acquireLua)
 	renewScript   = script.New(script.State, recordLua, renewLua)
 	releaseScript = script.New(script.Token, recordLua, releaseLua)
-	holderScript  = script.New(script.State, recordLua, holderLua)
+	holderScript  = script.New(script.Read, recordLua, holderLua)
 	forceScript   = script.New(script.State, recordLua, forceLua)
 	queueScript   = script.New(script.Token, recordLua, turnsLua, queueLua) // acquire, if Options.Fair
 	passScript    = script.New(script.Token, recordLua, turnsLua, passLua)  // release, if Options.Fair

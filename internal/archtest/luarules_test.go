@@ -27,7 +27,7 @@ var luaHeader = rule{
 				}
 			}
 			if retry := l.header["Retry"]; retry != "" && l.retry() == "" {
-				bad = append(bad, l.at(1, "Retry is %q: say token, state or bounded, and then why", retry))
+				bad = append(bad, l.at(1, "Retry is %q: say token, state, bounded or read, and then why", retry))
 			}
 		}
 		return bad
@@ -50,9 +50,9 @@ func luaBody(body string) map[string]string {
 	return luaIs(head + body + "\n")
 }
 
-// retry returns the first word of the Retry line, if it is one of the three.
+// retry returns the first word of the Retry line, if it is one of the four.
 func (l *luaFile) retry() string {
-	for _, r := range []string{"token", "state", "bounded"} {
+	for _, r := range []string{"token", "state", "bounded", "read"} {
 		if rest, ok := strings.CutPrefix(l.header["Retry"], r); ok && (rest == "" || strings.ContainsAny(rest[:1], " :,;(.")) {
 			return r
 		}
@@ -188,6 +188,11 @@ var commands = map[string]string{
 	"ZREVRANGEBYSCORE": "LIMIT WITHSCORES", "ZREVRANK": "", "ZSCAN": "MATCH COUNT", "ZSCORE": "",
 }
 
+// readCommands are those of them that a script may use which changes nothing.
+var readCommands = strings.Fields(`BITCOUNT BITPOS EXISTS GET GETBIT GETRANGE HEXISTS HGET HGETALL HKEYS HLEN HMGET HSTRLEN HVALS INFO LINDEX LLEN LRANGE
+	MGET PFCOUNT PTTL SCARD SINTER SISMEMBER SMEMBERS SMISMEMBER STRLEN SUNION TIME TTL TYPE XLEN XPENDING XRANGE XREVRANGE ZCARD ZCOUNT ZLEXCOUNT
+	ZMSCORE ZRANGE ZRANGEBYLEX ZRANGEBYSCORE ZRANK ZREVRANGE ZREVRANGEBYSCORE ZREVRANK ZSCORE`)
+
 // flagWords are the words that are flags of some command on some server; any
 // other literal is data.
 var flagWords = strings.Fields(`NX XX EX PX EXAT PXAT KEEPTTL GET GT LT CH INCR LIMIT WITHSCORES WITHSCORE WITHVALUES BYSCORE
@@ -211,6 +216,9 @@ var luaCommands = rule{
 				if !ok {
 					bad = append(bad, l.at(c.line, "%s is not among the commands that Redis 6.2, Valkey and miniredis share", name))
 					continue
+				}
+				if l.retry() == "read" && !slices.Contains(readCommands, name) {
+					bad = append(bad, l.at(c.line, "%s in a script whose header says that it only reads", name))
 				}
 				used := map[string]bool{}
 				for _, arg := range c.args[1:] {
@@ -248,6 +256,7 @@ var luaCommands = rule{
 			"lock/prelude.lua": "-- Prelude: names\nlocal call, format = redis.call, string.format\n",
 			"lock/acquire.lua": good["lock/acquire.lua"] + "return call('LMPOP', 1, KEYS[1])\n",
 		}, "acquire.lua:11: LMPOP is not among"},
+		{"read", luaIs(strings.Replace(good["lock/acquire.lua"], "token: the same", "read: the same", 1)), "SET in a script whose header says"},
 		{"flag", luaBody("return redis.call('EXPIRE', KEYS[1], 1, 'NX')"), "EXPIRE has no flag NX"},
 		{"flags together", luaBody("return redis.call('SET', KEYS[1], 1, 'NX', 'GET')"), "before Redis 7.0"},
 		{"wrapped", luaBody("local function write(command, key) redis.call(command, key) end\nwrite('LMPOP', KEYS[1])"), "acquire.lua:7: LMPOP is not among"},

@@ -83,15 +83,15 @@ func (f *flight) failure(ctx context.Context, retry Retry, v verdict) error {
 	} else if end != nil {
 		cause = fmt.Errorf("%w (%w)", cause, end)
 	}
-	if !f.mayRun {
+	if !f.mayRun || retry == Read {
 		advice := "try again"
-		if v == hopeless {
+		if v == hopeless || v == broken {
 			advice = "trying again does not help"
 		}
 		if errors.Is(cause, redis.ErrClosed) {
 			advice = "the client is closed"
 		}
-		return fmt.Errorf("%w; %s: %w", ErrUnavailable, advice, cause)
+		return &failure{ErrUnavailable, advice, cause}
 	}
 	advice := "repeat the call with the same arguments"
 	switch {
@@ -100,7 +100,26 @@ func (f *flight) failure(ctx context.Context, retry Retry, v verdict) error {
 	case retry == Bounded:
 		advice = "do not repeat the call"
 	}
-	return fmt.Errorf("%w; %s: %w", ErrUnknown, advice, cause)
+	return &failure{ErrUnknown, advice, cause}
+}
+
+// A failure is why a call has no answer.
+type failure struct {
+	kind   error // ErrUnavailable or ErrUnknown
+	advice string
+	cause  error
+}
+
+func (f *failure) Error() string   { return fmt.Sprintf("%v; %s: %v", f.kind, f.advice, f.cause) }
+func (f *failure) Unwrap() []error { return []error{f.kind, f.cause} }
+
+// NotDone makes [ErrUnavailable] of [ErrUnknown], for a call whose caller did not get what
+// he wanted whether or not the script ran.
+func NotDone(err error) error {
+	if f := new(failure); errors.As(err, &f) && errors.Is(f.kind, ErrUnknown) {
+		return &failure{ErrUnavailable, "try again", f.cause}
+	}
+	return err
 }
 
 // ended returns ctx's error, also in the moment between the deadline, which a

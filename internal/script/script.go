@@ -10,8 +10,8 @@
 //   - nothing ran: what heals within a second is waited for, then
 //     [ErrUnavailable];
 //   - unknown, because the reply was lost: a script that bears a second run
-//     (Token, State) runs again with the same arguments until it answers, then
-//     [ErrUnknown].
+//     (Token, State, Read) runs again with the same arguments until it answers,
+//     then [ErrUnknown]; [ErrUnavailable] if it is Read.
 //
 // An attempt counts as not run only if go-redis never put its bytes on a
 // connection, or the server replied so. Everything else is unknown.
@@ -63,6 +63,8 @@ const (
 	// Bounded scripts do bounded harm when run twice, and so are never run
 	// again after an attempt that may have run.
 	Bounded
+	// Read scripts change nothing: whether one ran does not matter.
+	Read
 )
 
 // A Script is a Lua script and the way it survives a second run. It is safe
@@ -76,7 +78,7 @@ type Script struct {
 // New returns the script made of sources, one below the other: a prelude that
 // scripts share, then the verb.
 func New(retry Retry, sources ...string) *Script {
-	if retry < Token || retry > Bounded {
+	if retry < Token || retry > Read {
 		panic("script: New without a Retry")
 	}
 	source := strings.Join(sources, "\n")

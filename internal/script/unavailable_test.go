@@ -3,6 +3,7 @@ package script
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"syscall"
@@ -84,6 +85,44 @@ func TestOnlyAnAnswerEndsTheUnknown(t *testing.T) {
 		got, err := sellToken.Run(t.Context(), rdb, s.call("second"))
 		require.NoError(t, err)
 		require.Equal(t, int64(2), got, "the caller repeats, and learns")
+	})
+}
+
+// Whether a script ran that changes nothing is of no interest, nor is it where the caller
+// says so.
+func TestAReadIsNeverUnknown(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		outlast(t)
+		var faults redistest.Faults
+		rdb, call := b.Client(faults.Options), Call{Keys: []string{redistest.Prefix(t)}}
+		read, write := New(Read, `return redis.call("EXISTS", KEYS[1])`), New(State, `return redis.call("UNLINK", KEYS[1])`)
+		for _, s := range []*Script{read, write} {
+			got, err := s.Run(t.Context(), rdb, call)
+			require.NoError(t, err)
+			require.Equal(t, int64(0), got)
+			faults.Add(redistest.Rule{Do: redistest.LoseReply, Match: "evalsha"})
+			got, err = s.Run(t.Context(), rdb, call)
+			require.NoError(t, err, "it runs again")
+			require.Equal(t, int64(0), got)
+
+			faults.Add(redistest.Rule{Do: redistest.CutAfter, Match: "evalsha"})
+			faults.Add(redistest.Rule{Do: redistest.RefuseDial, Times: -1})
+			_, err = s.Run(t.Context(), rdb, call)
+			if s == write {
+				require.ErrorIs(t, err, ErrUnknown)
+				err = fmt.Errorf("wrapped: %w", err)
+			}
+			err = NotDone(err)
+			require.ErrorIs(t, err, ErrUnavailable)
+			require.ErrorIs(t, err, syscall.ECONNREFUSED)
+			require.NotErrorIs(t, err, ErrUnknown)
+			faults.Clear()
+		}
+		_, err := New(Read, `return nothing.at_all`).Run(t.Context(), rdb, call)
+		require.ErrorIs(t, err, ErrUnavailable)
+		require.NotErrorIs(t, err, ErrUnknown)
+		refused := &Refused{Code: "SOLDOUT"}
+		require.Equal(t, error(refused), NotDone(refused), "what is no such error stays")
 	})
 }
 
