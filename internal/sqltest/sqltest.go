@@ -173,6 +173,7 @@ func startMariaDB(args ...string) (*server, error) {
 	data := filepath.Join(s.dir, "data")
 	install := exec.Command("mariadb-install-db", "--no-defaults", "--user="+whoami(), "--datadir="+data,
 		"--auth-root-authentication-method=normal", "--skip-test-db")
+	install.Env = s.env()
 	if out, err := install.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("mariadb-install-db: %w: %s", err, out)
 	}
@@ -211,12 +212,16 @@ func newServer() (*server, error) {
 	return &server{dir: dir, port: 5432, log: filepath.Join(dir, "log")}, nil
 }
 
+// env keeps temporary files apart: a MariaDB that starts removes those of all others
+// that it finds, also of one that is at work.
+func (s *server) env() []string { return append(os.Environ(), "TMPDIR="+s.dir) }
+
 // run starts the server for the first time.
 func (s *server) run(driver, dsn string, as func(*exec.Cmd), name string, args ...string) error {
 	s.driver, s.dsn = driver, dsn
 	s.command = func() *exec.Cmd {
 		cmd := exec.Command(name, args...)
-		cmd.Dir = s.dir
+		cmd.Dir, cmd.Env = s.dir, s.env()
 		if as != nil {
 			as(cmd)
 		}
