@@ -191,6 +191,7 @@ func TestHistoryOfBuckets(t *testing.T) {
 		ops = 20_000 // eight times
 	}
 	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
 		c := redistest.Cluster(t, 3, 0)
 		client := func(f *redistest.Faults) redis.UniversalClient {
 			return c.Client(f.ClusterOptions, func(o *redis.ClusterOptions) { o.ReadTimeout = 50 * time.Millisecond })
@@ -203,6 +204,7 @@ func TestHistoryOfBuckets(t *testing.T) {
 		}
 	})
 	t.Run("server", func(t *testing.T) {
+		t.Parallel()
 		p := redistest.Shared(t)
 		for _, buckets := range []int{4, 5} {
 			t.Run("", func(t *testing.T) {
@@ -213,6 +215,7 @@ func TestHistoryOfBuckets(t *testing.T) {
 		}
 	})
 	t.Run("miniredis", func(t *testing.T) {
+		t.Parallel()
 		m, plain := redistest.Mini(t)
 		historyOfBuckets(t, bucketHistory(s, 1000, 3), plain, func(f *redistest.Faults) redis.UniversalClient {
 			rdb := redis.NewClient(&redis.Options{Addr: m.Addr(), DialerRetries: 1, Dialer: f.Dialer(nil), ReadTimeout: 300 * time.Millisecond})

@@ -170,6 +170,7 @@ func (o *oracle) require(t testing.TB) {
 }
 
 func TestHistory(t *testing.T) {
+	t.Parallel()
 	s := seed(t)
 	t.Run("server", func(t *testing.T) {
 		ops := 10_000
