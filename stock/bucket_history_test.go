@@ -194,7 +194,7 @@ func TestHistoryOfBuckets(t *testing.T) {
 		t.Parallel()
 		c := redistest.Cluster(t, 3, 0)
 		client := func(f *redistest.Faults) redis.UniversalClient {
-			return c.Client(f.ClusterOptions, func(o *redis.ClusterOptions) { o.ReadTimeout = 50 * time.Millisecond })
+			return c.Client(f.ClusterOptions, func(o *redis.ClusterOptions) { o.ReadTimeout = 200 * time.Millisecond })
 		}
 		t.Run("1", func(t *testing.T) { historyWithFaults(t, newHistory(s, max(ops, 10_000)), c.Client(), client) })
 		for buckets := 2; buckets <= 6; buckets++ {
@@ -209,7 +209,7 @@ func TestHistoryOfBuckets(t *testing.T) {
 		for _, buckets := range []int{4, 5} {
 			t.Run("", func(t *testing.T) {
 				historyOfBuckets(t, bucketHistory(s, ops, buckets), p.Client(), func(f *redistest.Faults) redis.UniversalClient {
-					return p.Client(f.Options, shortTimeout)
+					return p.Client(f.Options, historyTimeout)
 				})
 			})
 		}

@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	_ = flag.Set("test.parallel", "8") // the parallel ones wait nearly all the time; the command line has the last word
+	_ = flag.Set("test.parallel", "4") // the parallel ones wait most of the time; the command line has the last word
 	m.Run()
 }
 
