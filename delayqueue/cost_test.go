@@ -51,6 +51,7 @@ func TestCostPerCall(t *testing.T) {
 
 // And what a worker does, in virtual time.
 func TestCostOfRun(t *testing.T) {
+	t.Parallel()
 	redistest.Bubble(t, func(t *testing.T, env *redistest.Env) {
 		prefix := redistest.Prefix(t)
 		producer := open(t, env.Client(), Options{Prefix: prefix})
@@ -90,6 +91,7 @@ func TestCostOfRun(t *testing.T) {
 
 // The commands that doc.go lists are enough.
 func TestACL(t *testing.T) {
+	t.Parallel()
 	_, rdb := redistest.Limited(t)
 	q := open(t, rdb, Options{MaxAttempts: 2})
 	ctx := t.Context()

@@ -279,6 +279,7 @@ func TestOnce(t *testing.T) {
 // A job has the markers of an earlier one of its id no more than its body; what happens
 // to itself changes nothing.
 func TestBubbleOnceOfAnIDUsedAgain(t *testing.T) {
+	t.Parallel()
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 		q := open(t, b.Client(), Options{})
 		var firsts []bool

@@ -176,19 +176,33 @@ func TestLostReplyOfClaim(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, got.jobs)
 	}, readLua, claimLua)
+}
 
-	// A claim that fails for good is made again under its number, and finds its jobs.
-	id := l.add(Job{})
-	l.faults.Add(redistest.Rule{Do: redistest.CutAfter, Match: "evalsha"})
-	l.faults.Add(redistest.Rule{Do: redistest.RefuseDial, Times: -1})
-	_, err := c.claim(t.Context(), 2)
-	require.ErrorIs(t, err, ErrUnknown)
-	require.Equal(t, Running, l.state(id))
-	l.faults.Clear()
-	got, err = c.claim(t.Context(), 2)
-	require.NoError(t, err)
-	require.Len(t, got.jobs, 1)
-	require.Equal(t, id, got.jobs[0].ID)
+// A claim that fails for good is made again under its number, and finds its jobs.
+func TestBubbleClaimThatFailed(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		var faults redistest.Faults
+		q := open(t, b.Client(faults.Options), Options{})
+		c := newClaimer(q, &q.shards[0], newToken(), 30*time.Second)
+		for n := range 2 { // the first one loads the script
+			id, err := q.Add(t.Context(), Job{})
+			require.NoError(t, err)
+			if n == 1 {
+				faults.Add(redistest.Rule{Do: redistest.CutAfter, Match: "evalsha"})
+				faults.Add(redistest.Rule{Do: redistest.RefuseDial, Times: -1})
+				_, err := c.claim(t.Context(), 2)
+				require.ErrorIs(t, err, ErrUnknown)
+				require.Equal(t, 1, faults.Fired(redistest.CutAfter))
+				faults.Clear()
+				require.Equal(t, Running, state(t, q, id))
+			}
+			time.Sleep(time.Millisecond)
+			got, err := c.claim(t.Context(), 2)
+			require.NoError(t, err)
+			require.Len(t, got.jobs, 1)
+			require.Equal(t, id, got.jobs[0].ID)
+		}
+	})
 }
 
 // An attempt of a claim that arrives after its consumer has moved on takes nothing.

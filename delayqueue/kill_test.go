@@ -2,6 +2,7 @@ package delayqueue
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -16,6 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "4") // one of the parallel ones waits for leases to end; the command line has the last word
 	chaos.Main(m, map[string]chaos.Job{"work": workUntilKilled})
 }
 

@@ -15,6 +15,7 @@ import (
 
 // A lease renews itself while its handler runs, so that a long job runs once.
 func TestBubbleLeaseRenews(t *testing.T) {
+	t.Parallel()
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 		q := open(t, b.Client(), Options{})
 		s := newSeen()
@@ -83,6 +84,7 @@ func TestBubbleEndThatIsNeverTold(t *testing.T) {
 // One reply that is lost, or late, costs no lease, however short: the next attempt does not
 // wait for go-redis to give the first one up.
 func TestBubbleLeaseSurvivesALostReply(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []redistest.Rule{
 		{Do: redistest.LoseReply}, {Do: redistest.DelayReply, Delay: 2 * time.Second}, {Do: redistest.CutAfter},
 	} {
@@ -158,6 +160,7 @@ func TestLeaseIsNotShortened(t *testing.T) {
 
 // As many jobs as a worker may have are renewed, also where all are in one shard.
 func TestBubbleManyLeasesRenew(t *testing.T) {
+	t.Parallel()
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 		const jobs = 6 * maxMany
 		q := open(t, b.Client(), Options{})

@@ -20,6 +20,7 @@ func (hourly) Next(t time.Time) time.Time {
 
 // Three processes, one run at each time; what was missed is made up for as asked.
 func TestBubblePeriodic(t *testing.T) {
+	t.Parallel()
 	for catchUp, want := range map[int]int{-1: 0, 0: 1, 3: 3, 100: 5} {
 		redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 			q := open(t, b.Client(), Options{})
@@ -63,6 +64,7 @@ func TestBubblePeriodic(t *testing.T) {
 }
 
 func TestBubblePeriodicEvery(t *testing.T) {
+	t.Parallel()
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 		q := open(t, b.Client(), Options{Shards: 3})
 		s := newSeen()
@@ -88,6 +90,7 @@ func (d ticksOf) Next(t time.Time) time.Time {
 // Times that are no whole milliseconds: each has one job, not early, and between them
 // nobody asks.
 func TestBubblePeriodicFractions(t *testing.T) {
+	t.Parallel()
 	const every = time.Hour / 7
 	for name, p := range map[string]Periodic{
 		"Every": {Name: "p", Every: every}, "Schedule": {Name: "p", Schedule: ticksOf(every)},

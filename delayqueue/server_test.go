@@ -165,6 +165,7 @@ func TestManyJobs(t *testing.T) {
 
 // What happens to the server and its connections while jobs run.
 func TestTroubles(t *testing.T) {
+	t.Parallel()
 	for name, trouble := range map[string]func(t *testing.T, p *redistest.Proc, rdb *redis.Client){
 		"wake connection cut": func(t *testing.T, p *redistest.Proc, rdb *redis.Client) {
 			n, err := rdb.ClientKillByFilter(t.Context(), "TYPE", "pubsub").Result()

@@ -17,6 +17,7 @@ import (
 
 // Long delays, to the millisecond, in virtual time.
 func TestBubbleTimeouts(t *testing.T) {
+	t.Parallel()
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 		q := open(t, b.Client(), Options{})
 		start := time.Now()
@@ -180,6 +181,7 @@ func TestBubblePoison(t *testing.T) {
 }
 
 func TestBubbleDeadLettersExpire(t *testing.T) {
+	t.Parallel()
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 		rdb := b.Client()
 		q := open(t, rdb, Options{DeadRetention: time.Hour})

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -28,11 +29,12 @@ func left(t testing.TB, rdb redis.UniversalClient, l *Limiter, key string) int64
 // answers. The script is not run again: the server counts.
 func TestLostReplies(t *testing.T) {
 	t.Parallel()
-	server := redistest.Server(t)
 	for name, fault := range map[string]redistest.Fault{
 		"lost": redistest.LoseReply, "cut after": redistest.CutAfter, "cut before": redistest.CutBefore,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Server(t)
 			var faults redistest.Faults
 			rdb := server.Client(faults.Options, func(o *redis.Options) { o.ReadTimeout = 2 * time.Second })
 			l := open(t, rdb, Options{WhenDown: FailClosed}, PerHour(100))
@@ -73,34 +75,47 @@ func executions(t testing.TB, p *redistest.Proc, command string) int {
 // What gives back runs again when its reply is lost, and gives back once.
 func TestLostRepliesOfCancelAndReset(t *testing.T) {
 	t.Parallel()
-	server := redistest.Server(t)
-	for _, fault := range []redistest.Fault{redistest.LoseReply, redistest.CutAfter} {
-		var faults redistest.Faults
-		rdb := server.Client(faults.Options, func(o *redis.Options) { o.ReadTimeout = 2 * time.Second })
-		clean := server.Client()
-		l := open(t, rdb, Options{}, PerHour(100), PerSecond(1000))
-		turn, err := l.Reserve(t.Context(), "k", 20) // loads the scripts
-		require.NoError(t, err)
-		require.NoError(t, turn.Cancel(t.Context()))
-		for _, n := range []int64{30, 5, 90} { // after 90 the turn lies ahead
-			require.NoError(t, l.Reset(t.Context(), "k"))
-			_, err := l.AllowN(t.Context(), "k", n)
-			require.NoError(t, err)
-			turn, err := l.Reserve(t.Context(), "k", 20)
-			require.NoError(t, err)
-			require.Equal(t, max(0, 80-n), left(t, clean, l, "k"))
-			runs, fired := executions(t, server, "get"), faults.Fired(fault)
-			faults.Add(redistest.Rule{Do: fault, Match: "evalsha"})
-			require.NoError(t, turn.Cancel(t.Context()))
-			require.Equal(t, fired+1, faults.Fired(fault))
-			require.Equal(t, 2, executions(t, server, "get")-runs)
-			require.Equal(t, 100-n, left(t, clean, l, "k"))
+	for name, fault := range map[string]redistest.Fault{"lost": redistest.LoseReply, "cut after": redistest.CutAfter} {
+		run := func(name string, f func(t *testing.T, l *Limiter, lose func(command string, call func() error), left func() int64)) {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				var faults redistest.Faults
+				server := redistest.Server(t)
+				clean := server.Client()
+				l := open(t, server.Client(faults.Options, func(o *redis.Options) { o.ReadTimeout = 2 * time.Second }),
+					Options{}, PerHour(100), PerSecond(1000))
+				turn, err := l.Reserve(t.Context(), "k", 20) // loads the scripts
+				require.NoError(t, err)
+				require.NoError(t, turn.Cancel(t.Context()))
+				require.NoError(t, l.Reset(t.Context(), "k"))
+				lose := func(command string, call func() error) {
+					t.Helper()
+					runs := executions(t, server, command)
+					faults.Add(redistest.Rule{Do: fault, Match: "evalsha"})
+					require.NoError(t, call())
+					require.Equal(t, 1, faults.Fired(fault))
+					require.Equal(t, 2, executions(t, server, command)-runs)
+				}
+				f(t, l, lose, func() int64 { return left(t, clean, l, "k") })
+			})
 		}
-		runs := executions(t, server, "unlink")
-		faults.Add(redistest.Rule{Do: fault, Match: "evalsha"})
-		require.NoError(t, l.Reset(t.Context(), "k"))
-		require.Equal(t, 2, executions(t, server, "unlink")-runs)
-		require.Equal(t, int64(100), left(t, clean, l, "k"))
+		for _, n := range []int64{30, 5, 90} { // after 90 the turn lies ahead
+			run(fmt.Sprintf("%s: cancel after %d", name, n), func(t *testing.T, l *Limiter, lose func(string, func() error), left func() int64) {
+				_, err := l.AllowN(t.Context(), "k", n)
+				require.NoError(t, err)
+				turn, err := l.Reserve(t.Context(), "k", 20)
+				require.NoError(t, err)
+				require.Equal(t, max(0, 80-n), left())
+				lose("get", func() error { return turn.Cancel(t.Context()) })
+				require.Equal(t, 100-n, left())
+			})
+		}
+		run(name+": reset", func(t *testing.T, l *Limiter, lose func(string, func() error), left func() int64) {
+			_, err := l.AllowN(t.Context(), "k", 90)
+			require.NoError(t, err)
+			lose("unlink", func() error { return l.Reset(t.Context(), "k") })
+			require.Equal(t, int64(100), left())
+		})
 	}
 }
 

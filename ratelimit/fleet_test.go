@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"cmp"
 	"context"
+	"flag"
 	"math/big"
 	"os"
 	"slices"
@@ -18,6 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "8") // the parallel ones wait nearly all the time; the command line has the last word
 	chaos.Main(m, map[string]chaos.Job{"take": takeJob})
 }
 
@@ -184,11 +186,13 @@ func judge(t *testing.T, c taking, all []taken) (over, missing, share float64) {
 }
 
 func TestFleet(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]taking{
 		"exact": {Goroutines: 8, Limit: PerSecond(200).WithBurst(400), For: longest()},
 		"lease": {Goroutines: 8, Limit: PerSecond(200).WithBurst(400), For: longest(), Lease: 100 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			over, missing, share := judge(t, c, fleet(t, c, false))
 			require.LessOrEqual(t, over, 0.0, "units beyond the bound")
 			if c.Lease == 0 {
@@ -206,6 +210,7 @@ func TestFleet(t *testing.T) {
 
 // A process that is killed takes no more with it than what it was doing.
 func TestFleetWithDeath(t *testing.T) {
+	t.Parallel()
 	c := taking{Goroutines: 8, Limit: PerSecond(200).WithBurst(400), For: longest() / 2}
 	over, missing, _ := judge(t, c, fleet(t, c, true))
 	require.LessOrEqual(t, over, 0.0)

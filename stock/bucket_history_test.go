@@ -191,9 +191,10 @@ func TestHistoryOfBuckets(t *testing.T) {
 		ops = 20_000 // eight times
 	}
 	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
 		c := redistest.Cluster(t, 3, 0)
 		client := func(f *redistest.Faults) redis.UniversalClient {
-			return c.Client(f.ClusterOptions, func(o *redis.ClusterOptions) { o.ReadTimeout = 50 * time.Millisecond })
+			return c.Client(f.ClusterOptions, func(o *redis.ClusterOptions) { o.ReadTimeout = 200 * time.Millisecond })
 		}
 		t.Run("1", func(t *testing.T) { historyWithFaults(t, newHistory(s, max(ops, 10_000)), c.Client(), client) })
 		for buckets := 2; buckets <= 6; buckets++ {
@@ -203,16 +204,18 @@ func TestHistoryOfBuckets(t *testing.T) {
 		}
 	})
 	t.Run("server", func(t *testing.T) {
+		t.Parallel()
 		p := redistest.Shared(t)
 		for _, buckets := range []int{4, 5} {
 			t.Run("", func(t *testing.T) {
 				historyOfBuckets(t, bucketHistory(s, ops, buckets), p.Client(), func(f *redistest.Faults) redis.UniversalClient {
-					return p.Client(f.Options, shortTimeout)
+					return p.Client(f.Options, historyTimeout)
 				})
 			})
 		}
 	})
 	t.Run("miniredis", func(t *testing.T) {
+		t.Parallel()
 		m, plain := redistest.Mini(t)
 		historyOfBuckets(t, bucketHistory(s, 1000, 3), plain, func(f *redistest.Faults) redis.UniversalClient {
 			rdb := redis.NewClient(&redis.Options{Addr: m.Addr(), DialerRetries: 1, Dialer: f.Dialer(nil), ReadTimeout: 300 * time.Millisecond})

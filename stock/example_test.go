@@ -270,7 +270,7 @@ func ExampleActivity_Run() {
 	rdb, done := connect()
 	defer done()
 	events := make(chan stock.Event, 10)
-	a := newSale(rdb, stock.Options{Hold: 2 * time.Second, OnEvent: func(e stock.Event) { events <- e }})
+	a := newSale(rdb, stock.Options{Hold: 500 * time.Millisecond, OnEvent: func(e stock.Event) { events <- e }})
 	defer a.Close(ctx)
 
 	_, _ = a.Reserve(ctx, order("o1", "ann", "cup", 1)) // the last one

@@ -170,6 +170,7 @@ func (o *oracle) require(t testing.TB) {
 }
 
 func TestHistory(t *testing.T) {
+	t.Parallel()
 	s := seed(t)
 	t.Run("server", func(t *testing.T) {
 		ops := 10_000
@@ -178,7 +179,7 @@ func TestHistory(t *testing.T) {
 		}
 		p := redistest.Shared(t)
 		historyWithFaults(t, newHistory(s, ops), p.Client(), func(f *redistest.Faults) redis.UniversalClient {
-			return p.Client(f.Options, shortTimeout)
+			return p.Client(f.Options, historyTimeout)
 		})
 	})
 	t.Run("miniredis", func(t *testing.T) {
@@ -192,6 +193,10 @@ func TestHistory(t *testing.T) {
 }
 
 func shortTimeout(o *redis.Options) { o.ReadTimeout = 50 * time.Millisecond }
+
+// historyTimeout is what a lost reply costs a history in real time. With less, a busy
+// machine would be late with many more, and each of them is asked for again.
+func historyTimeout(o *redis.Options) { o.ReadTimeout = 200 * time.Millisecond }
 
 // historyWithFaults plays h on three activities, as three processes would have
 // them, over connections that lose replies. The first releases holds.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 )
 
 // The journals of buckets go to a sink side by side. What ties them together are the
@@ -20,12 +21,13 @@ var errRebuilding = errors.New("a Rebuild is at work")
 func (a *Activity) runJournals(ctx context.Context, sink Sink) error {
 	inner, stop := context.WithCancel(ctx)
 	defer stop()
+	sunk := make([]progress, len(a.buckets))
 	err := together(append([]*Activity{a}, a.buckets...), func(b *Activity) error {
 		defer stop() // one that ended ends the others
 		if b == a {
 			return a.watchTransfers(inner)
 		}
-		f := feed{a: b, of: a, sink: sink, name: sink.Name()}
+		f := feed{a: b, of: a, sunk: sunk, sink: sink, name: sink.Name()}
 		return f.run(inner)
 	})
 	if errors.Is(err, ErrForked) && !errors.Is(err, errRebuilding) {
@@ -41,6 +43,33 @@ func (a *Activity) runJournals(ctx context.Context, sink Sink) error {
 		}
 	}
 	return err
+}
+
+// A progress wakes those who wait until the sink has more of a journal. Without it a unit
+// that went to and fro n times, within a moment of the sale, would take n times Linger to
+// get to the sink.
+type progress struct {
+	mu   sync.Mutex
+	more chan struct{} // nil while nobody waits
+}
+
+// next returns a channel that the next made closes.
+func (p *progress) next() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.more == nil {
+		p.more = make(chan struct{})
+	}
+	return p.more
+}
+
+func (p *progress) made() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.more != nil {
+		close(p.more)
+		p.more = nil
+	}
 }
 
 // watchTransfers looks for transfers that a bucket lost in a failover. A sink may have
@@ -84,9 +113,13 @@ func lostTransfer(before, now []look) (from, to int, lost bool) {
 	return 0, 0, false
 }
 
-// given returns the beginning of batch in which the sink has what was given for each take.
-func (f *feed) given(ctx context.Context, batch []Entry) ([]Entry, error) {
+// given returns the beginning of batch in which the sink has what was given for each take,
+// and, if that is not all of it, a channel that is closed once the sink has more of the
+// journal in which the next take's units were given. Another process may bring that on too,
+// of which the channel knows nothing.
+func (f *feed) given(ctx context.Context, batch []Entry) ([]Entry, <-chan struct{}, error) {
 	sunk := make([]string, len(f.of.buckets))
+	next := make([]<-chan struct{}, len(f.of.buckets))
 	views := make([]look, len(f.of.buckets))
 	for n, e := range batch {
 		for _, o := range e.Ops {
@@ -95,31 +128,32 @@ func (f *feed) given(ctx context.Context, batch []Entry) ([]Entry, error) {
 			}
 			t, err := transferOf(o)
 			if err != nil || t.to != f.a.bucket || t.from >= len(sunk) || !entryID.MatchString(t.after) {
-				return nil, fmt.Errorf("stock: cannot read take %q in journal %q, written by another version?", o.ID, f.a.journal)
+				return nil, nil, fmt.Errorf("stock: cannot read take %q in journal %q, written by another version?", o.ID, f.a.journal)
 			}
 			if sunk[t.from] == "" {
+				next[t.from] = f.sunk[t.from].next()
 				// The checkpoint first: what the giver knows of after that it knew then.
 				if sunk[t.from], err = f.checkpoint(ctx, f.of.buckets[t.from]); err != nil {
-					return nil, err
+					return nil, nil, err
 				}
 				views[t.from] = f.of.lookAt(ctx, t.from, nil)
 				if err := views[t.from].err; err != nil {
-					return nil, err
+					return nil, nil, err
 				}
 				if gap := views[t.from].gap; gap != "" {
-					return nil, f.of.lostIn(t.from, gap)
+					return nil, nil, f.of.lostIn(t.from, gap)
 				}
 			}
 			l := views[t.from].links[t.to]
 			if l.gave < t.seq || l.gave == t.seq && l.after != t.after {
-				return nil, f.of.lostIn(t.from, o.ID)
+				return nil, nil, f.of.lostIn(t.from, o.ID)
 			}
 			if !idLess(t.after, sunk[t.from]) {
-				return batch[:n], nil
+				return batch[:n], next[t.from], nil
 			}
 		}
 	}
-	return batch, nil
+	return batch, nil, nil
 }
 
 // transferOf reads what an OpGive or OpTake says of a transfer.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -202,6 +203,36 @@ func TestRunJournalOfBuckets(t *testing.T) {
 		require.EqualValues(t, 60, d.Redis["tea"].Left+d.Redis["tea"].Reserved+d.Redis["tea"].Sold)
 		require.NotEqual(t, d.Redis["tea"], d.Kept["tea"])
 		require.NoError(t, a.RemoveSink(ctx, "rack"))
+	})
+}
+
+// What went to and fro within a moment is no longer on its way to the sink than anything
+// else: each take waits for its give, not for a while.
+func TestBubbleTransfersToAndFro(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		ctx := t.Context()
+		a := open(t, b.Client(), Options{Buckets: 2, SoldOutFor: -1, Linger: 10 * time.Second})
+		require.NoError(t, a.Load(ctx, map[string]int64{"tea": 8}))
+		for i := range 20 {
+			ref := Ref{fmt.Sprint("o", i), userOf(a, i%2)}
+			_, err := a.Deduct(ctx, tea(ref.ID, ref.User, 8))
+			require.NoError(t, err)
+			_, err = a.Cancel(ctx, ref, "no")
+			require.NoError(t, err)
+		}
+		gives, _ := transfers(t, a)
+		require.Equal(t, 20, gives)
+		sink := newRack(a)
+		stop := start(t, func(ctx context.Context) error { return a.RunJournal(ctx, sink) })
+		time.Sleep(2*a.opts.Linger + maxSleep)
+		synctest.Wait()
+		for _, b := range a.buckets {
+			info, err := b.Inspect(ctx)
+			require.NoError(t, err)
+			require.Equal(t, info.LastEntry, sink.shelves[b.journal].at())
+		}
+		stop()
+		require.Empty(t, sink.judge(t, a))
 	})
 }
 

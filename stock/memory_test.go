@@ -252,10 +252,9 @@ func TestOnEvent(t *testing.T) {
 		require.NoError(t, err)
 		_, err = one.Cancel(ctx, Ref{"before", "u"}, "")
 		require.NoError(t, err)
-		var stops []func()
-		for _, a := range []*Activity{one, one, two} {
-			stops = append(stops, start(t, a.Run))
-		}
+		stop := start(t, func(ctx context.Context) error {
+			return together([]*Activity{one, one, two}, func(a *Activity) error { return a.Run(ctx) })
+		})
 		count := func(i int) int {
 			told.mu.Lock()
 			defer told.mu.Unlock()
@@ -293,9 +292,7 @@ func TestOnEvent(t *testing.T) {
 			return len(e) > 0 && e[len(e)-1] == all[len(all)-1]
 		}
 		eventually(t, func() bool { return last(1) && last(2) }, "the last event does not arrive")
-		for _, stop := range stops {
-			stop()
-		}
+		stop()
 		told.require(t, all)
 		require.EqualValues(t, count(2), two.Stats().Events)
 	})

@@ -2,6 +2,7 @@ package stock
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -16,6 +17,11 @@ import (
 
 	"github.com/spillway-go/spillway/internal/redistest"
 )
+
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "4") // the parallel ones wait most of the time; the command line has the last word
+	m.Run()
+}
 
 // open returns an activity under a prefix of its own, if opts names none.
 func open(t testing.TB, rdb redis.UniversalClient, opts Options) *Activity {

@@ -87,7 +87,8 @@ func TestFrozen(t *testing.T) {
 // Replies of the sink's scripts get lost, and so does that of a deduct that waits for
 // replicas: each runs again, and there is one effect.
 func TestLostRepliesOfSinks(t *testing.T) {
-	p := redistest.Shared(t)
+	t.Parallel()
+	p := redistest.Server(t)
 	ctx := t.Context()
 	runs := func() int {
 		n, err := p.Executions(ctx, "evalsha")

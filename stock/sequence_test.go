@@ -19,6 +19,7 @@ import (
 var sequenceOptions = Options{Hold: 100 * time.Millisecond, SoldOutFor: -1, UserLimit: 12, UserSKULimit: 5}
 
 func TestSequenceInVirtualTime(t *testing.T) {
+	t.Parallel()
 	s := seed(t)
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 		rng := rand.New(rand.NewPCG(s, 1))
@@ -30,6 +31,7 @@ func TestSequenceInVirtualTime(t *testing.T) {
 }
 
 func TestSequence(t *testing.T) {
+	t.Parallel()
 	s := seed(t)
 	steps := 2000
 	if soak() {
@@ -37,6 +39,7 @@ func TestSequence(t *testing.T) {
 	}
 	run := func(rdb redis.UniversalClient, unmerged bool) func(t *testing.T) {
 		return func(t *testing.T) {
+			t.Parallel()
 			opts := sequenceOptions
 			opts.Unmerged = unmerged
 			// One call releases the holds of up to 128 journal entries, and so there must
@@ -46,8 +49,8 @@ func TestSequence(t *testing.T) {
 			runSequence(t, open(t, rdb, opts), rand.New(rand.NewPCG(s, 2)), steps, func() { <-pace.C })
 		}
 	}
-	t.Run("server", func(t *testing.T) { run(redistest.Shared(t).Client(), false)(t) })
-	t.Run("cluster", func(t *testing.T) { run(redistest.Cluster(t, 1, 0).Client(), true)(t) })
+	t.Run("server", run(redistest.Shared(t).Client(), false))
+	t.Run("cluster", run(redistest.Cluster(t, 1, 0).Client(), true))
 }
 
 func runSequence(t *testing.T, a *Activity, rng *rand.Rand, steps int, between func()) {

@@ -125,7 +125,7 @@ func TestDown(t *testing.T) {
 	require.NoError(t, a.Load(t.Context(), lostStock))
 	p.Kill()
 	ctx := t.Context()
-	for name, call := range map[string]func() error{
+	calls := map[string]func() error{
 		"Deduct":  func() error { _, err := a.Deduct(ctx, tea("o", "u", 1)); return err },
 		"Confirm": func() error { _, err := a.Confirm(ctx, Ref{"o", "u"}); return err },
 		"Restock": func() error { _, err := a.Restock(ctx, "o", Item{"tea", 1}); return err },
@@ -145,9 +145,15 @@ func TestDown(t *testing.T) {
 			}
 			return nil
 		},
-	} {
-		t.Run(name, func(t *testing.T) { require.ErrorIs(t, call(), ErrUnavailable) })
 	}
+	t.Run("calls", func(t *testing.T) {
+		for name, call := range calls {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				require.ErrorIs(t, call(), ErrUnavailable)
+			})
+		}
+	})
 	// The same activity sells again once the server is back, though its scripts and
 	// data are gone.
 	require.NoError(t, p.Restart(ctx))

@@ -89,7 +89,8 @@ func (a *Activity) RemoveSink(ctx context.Context, name string) error {
 // A feed brings one journal to a sink.
 type feed struct {
 	a    *Activity
-	of   *Activity // whose bucket a is, or nil
+	of   *Activity  // whose bucket a is, or nil
+	sunk []progress // of the buckets of of
 	sink Sink
 	name string
 	at   string        // the sink's checkpoint; empty if it has to be asked
@@ -125,12 +126,9 @@ func (f *feed) step(ctx context.Context) error {
 		return err
 	}
 	if len(batch) == 0 {
-		// Nothing new: look less and less often.
-		f.idle = min(max(2*f.idle, a.opts.Linger), max(a.opts.Linger, maxSleep/2))
-		sleep(ctx, f.idle)
+		f.pause(ctx, nil)
 		return nil
 	}
-	f.idle = 0
 	if wait := a.opts.Linger - now.Sub(batch[0].At); len(batch) < batchEntries && opCount(batch) < batchOps && wait > 0 {
 		sleep(ctx, min(wait, a.opts.Linger)) // not longer if a clock is wrong
 		if batch, _, err = f.read(ctx, ""); err != nil || f.at == "" || len(batch) == 0 {
@@ -139,17 +137,20 @@ func (f *feed) step(ctx context.Context) error {
 	}
 	batch = upTo(batch, batchOps)
 	if f.of != nil {
-		if batch, err = f.given(ctx, batch); err == nil && len(batch) == 0 {
-			sleep(ctx, a.opts.Linger)
+		var more <-chan struct{}
+		if batch, more, err = f.given(ctx, batch); err == nil && len(batch) == 0 {
+			f.pause(ctx, more)
 			return nil
 		}
 	}
+	f.idle = 0
 	if err == nil {
 		err = f.sink.Apply(ctx, a.journal, f.at, batch)
 	}
 	switch {
 	case errors.Is(err, ErrMoved):
 		f.at = ""
+		f.moved()
 		sleep(ctx, a.opts.Linger)
 		return nil
 	case errors.Is(err, ErrForked):
@@ -161,8 +162,28 @@ func (f *feed) step(ctx context.Context) error {
 		return fmt.Errorf("stock: journal %q, sink %q: apply: %w", a.journal, f.name, err)
 	}
 	f.at, f.back = batch[len(batch)-1].ID, ""
+	f.moved()
 	a.stats.journaled.Add(uint64(opCount(batch)))
 	return nil
+}
+
+// pause waits, longer with each time that there is nothing to do, or until more is closed.
+func (f *feed) pause(ctx context.Context, more <-chan struct{}) {
+	linger := f.a.opts.Linger
+	f.idle = min(max(2*f.idle, linger), max(linger, maxSleep/2))
+	ctx, stop := context.WithTimeout(ctx, f.idle)
+	defer stop()
+	select {
+	case <-more:
+	case <-ctx.Done():
+	}
+}
+
+// moved tells the other feeds that the sink has more of this journal.
+func (f *feed) moved() {
+	if f.of != nil {
+		f.sunk[f.a.bucket].made()
+	}
 }
 
 // checkpoint asks the sink for the checkpoint of the journal of an activity or bucket.

@@ -144,11 +144,20 @@ func TestRunJournal(t *testing.T) {
 // What all sinks have is trimmed, but not what the schedule of holds needs.
 func TestTrim(t *testing.T) {
 	t.Parallel()
-	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
-		for hold := time.Second; !trims(t, rdb, hold); hold *= 4 {
-			t.Logf("a hold of %v ended too early on this machine: again", hold)
-		}
+	t.Run("miniredis", func(t *testing.T) {
+		redistest.Bubble(t, func(t *testing.T, b *redistest.Env) { require.True(t, trims(t, b.Client(), 10*time.Second)) })
 	})
+	on := func(client func(t *testing.T) redis.UniversalClient) func(t *testing.T) {
+		return func(t *testing.T) {
+			t.Parallel()
+			rdb := client(t)
+			for hold := time.Second; !trims(t, rdb, hold); hold *= 4 {
+				t.Logf("a hold of %v ended too early on this machine: again", hold)
+			}
+		}
+	}
+	t.Run("server", on(func(t *testing.T) redis.UniversalClient { return redistest.Shared(t).Client() }))
+	t.Run("cluster", on(func(t *testing.T) redis.UniversalClient { return redistest.Cluster(t, 1, 0).Client() }))
 }
 
 // trims reports false if the hold, which is to outlast some orders, did not.
@@ -213,6 +222,7 @@ func trims(t *testing.T, rdb redis.UniversalClient, hold time.Duration) bool {
 
 // Orders are refused while a sink is too far behind, and only orders.
 func TestMaxLag(t *testing.T) {
+	t.Parallel()
 	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
 		ctx := t.Context()
 		a := open(t, b.Client(), Options{MaxLag: 10 * time.Second, SoldOutFor: -1})

@@ -162,8 +162,8 @@ func TestRetention(t *testing.T) {
 	t.Parallel()
 	for _, run := range []bool{true, false} {
 		t.Run(fmt.Sprintf("run=%v", run), func(t *testing.T) {
-			const retention = time.Hour
-			bubble(t, Options{Hold: 10 * time.Minute, Retention: retention, SoldOutFor: -1}, func(t *testing.T, b *redistest.Env, a *Activity) {
+			const retention, every = 12 * time.Minute, time.Minute
+			bubble(t, Options{Hold: every, Retention: retention, SoldOutFor: -1}, func(t *testing.T, b *redistest.Env, a *Activity) {
 				ctx := t.Context()
 				if run {
 					start(t, a.Run)
@@ -172,7 +172,7 @@ func TestRetention(t *testing.T) {
 				many := func(id string) Order { return Order{ID: id, User: "u", Items: []Item{{"many", 1}}} }
 				began := time.Now()
 				placed := map[int]time.Time{}
-				for i := range 60 { // an order every five minutes
+				for i := range 60 {
 					_, err := a.Deduct(ctx, many(fmt.Sprint(i)))
 					require.NoError(t, err)
 					placed[i] = time.Now()
@@ -183,11 +183,11 @@ func TestRetention(t *testing.T) {
 						case age < retention:
 							require.NoError(t, err, "an order of %v", age)
 							require.Equal(t, Sold, res.State)
-						case age > 2*retention+5*time.Minute:
+						case age > 2*retention+every:
 							require.ErrorIs(t, err, ErrNotFound, "an order of %v", age)
 						}
 					}
-					time.Sleep(5 * time.Minute)
+					time.Sleep(every)
 				}
 				require.Greater(t, time.Since(began), 4*retention)
 				// Few generations are left: two that are read, and one on its way out.

@@ -22,6 +22,7 @@ type Env struct {
 // the bubble (a real server, Each, a socket) cannot be used in it.
 func Bubble(t *testing.T, f func(t *testing.T, b *Env)) {
 	t.Helper()
+	calmGC()
 	synctest.Test(t, func(t *testing.T) {
 		m := miniredis.NewMiniRedis()
 		m.ClockTTL(true)

@@ -34,6 +34,7 @@ func Each(t *testing.T, f func(t *testing.T, rdb redis.UniversalClient)) {
 // off for speed: m.ClockTTL(false).
 func Mini(t testing.TB) (*miniredis.Miniredis, *redis.Client) {
 	t.Helper()
+	calmGC()
 	m := miniredis.RunT(t)
 	m.ClockTTL(true)
 	rdb := newClient(m.Addr(), nil)

@@ -58,6 +58,7 @@ func drive(h http.Handler, perSecond int, patience, lasts time.Duration) float64
 // At three times its capacity a service does nearly all that it can with a shedder,
 // and next to nothing without: everything it does is too late.
 func TestGoodput(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const workers, takes, patience, lasts = 20, 10 * time.Millisecond, 100 * time.Millisecond, 8 * time.Second
 		const capacity = workers * int(time.Second/takes)

@@ -62,6 +62,7 @@ func TestShedder(t *testing.T) {
 // Never more in flight than the limit, which rises while it is used and calls are no
 // slower than without load, and falls when they are.
 func TestShedderFollowsLatency(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, err := NewShedder(4, 100)
 		require.NoError(t, err)
@@ -74,7 +75,7 @@ func TestShedderFollowsLatency(t *testing.T) {
 					for end := time.Now().Add(lasts); time.Now().Before(end); {
 						done, err := s.Acquire()
 						if err != nil {
-							time.Sleep(time.Millisecond)
+							time.Sleep(5 * time.Millisecond)
 							continue
 						}
 						n := in.Add(1)
@@ -111,6 +112,7 @@ func TestShedderFollowsLatency(t *testing.T) {
 // A service that became slower for good gets its limit back, however low the floor and
 // whatever the slowdown.
 func TestShedderLearnsThatTheServiceIsSlower(t *testing.T) {
+	t.Parallel()
 	for _, least := range []int{1, 2, 8} {
 		for _, slow := range []time.Duration{20 * time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond} {
 			synctest.Test(t, func(t *testing.T) {
