@@ -22,6 +22,7 @@ import (
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/proc"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
+	"github.com/spillway-go/spillway/internal/redistest"
 )
 
 // childEnv is the variable that makes this test binary a server with buyers of its own.
@@ -36,8 +37,12 @@ func TestMain(m *testing.M) {
 		return
 	}
 	// More tests at a time than there are processors: they wait for holds that end, and
-	// for servers that stop.
-	if err := flag.Set("test.parallel", "6"); err != nil {
+	// for servers that stop. Under the race detector they have more to compute.
+	atOnce := "10"
+	if redistest.RaceEnabled {
+		atOnce = "6"
+	}
+	if err := flag.Set("test.parallel", atOnce); err != nil {
 		panic(err)
 	}
 	shoptest.Main(m)
@@ -109,7 +114,7 @@ func TestServersKilled(t *testing.T) {
 	for ; kill < kills || len(ahead) < len(lives); kill++ { // and until both were ahead
 		cfg := env.Config
 		cfg.Server = "child" + strconv.Itoa(kill)
-		text, err := json.Marshal(child{cfg, opts.Hold, sh.users(t, 2000, 1000)})
+		text, err := json.Marshal(child{cfg, opts.Hold, sh.users(t, 1000, 1000)})
 		require.NoError(t, err)
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), childEnv+"="+string(text))
