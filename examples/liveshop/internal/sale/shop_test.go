@@ -202,7 +202,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("did not happen in %v: %s", patience, what)
 		}
 		select {
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(25 * time.Millisecond):
 		case <-t.Context().Done():
 			t.FailNow()
 		}
