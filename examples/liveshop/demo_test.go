@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -23,7 +22,6 @@ import (
 	"github.com/spillway-go/spillway/examples/liveshop/internal/check"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/client"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
-	"github.com/spillway-go/spillway/internal/redistest"
 )
 
 // TestMain lets the test binary be the program, which starts itself as servers.
@@ -33,13 +31,7 @@ func TestMain(m *testing.M) {
 		main()
 		os.Exit(0)
 	}
-	// More tests at a time than there are processors: half of a run is waiting, for holds
-	// that end and servers that start and stop. Not so under the race detector.
-	if !redistest.RaceEnabled {
-		if err := flag.Set("test.parallel", "4"); err != nil {
-			panic(err)
-		}
-	}
+	shoptest.AtOnce(4)
 	shoptest.Main(m)
 }
 

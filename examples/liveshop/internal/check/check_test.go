@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"flag"
 	"fmt"
 	"slices"
 	"strconv"
@@ -26,10 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// More tests at a time than there are processors: they wait for servers that stop.
-	if err := flag.Set("test.parallel", "8"); err != nil {
-		panic(err)
-	}
+	shoptest.AtOnce(8)
 	shoptest.Main(m)
 }
 

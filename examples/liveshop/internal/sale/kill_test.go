@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -22,7 +21,6 @@ import (
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/proc"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
-	"github.com/spillway-go/spillway/internal/redistest"
 )
 
 // childEnv is the variable that makes this test binary a server with buyers of its own.
@@ -36,15 +34,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	// More tests at a time than there are processors: they wait for holds that end, and
-	// for servers that stop. Under the race detector they have more to compute.
-	atOnce := "10"
-	if redistest.RaceEnabled {
-		atOnce = "6"
-	}
-	if err := flag.Set("test.parallel", atOnce); err != nil {
-		panic(err)
-	}
+	shoptest.AtOnce(10)
 	shoptest.Main(m)
 }
 

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"flag"
 	"io"
 	"net"
 	"net/http"
@@ -21,10 +20,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// More tests at a time than there are processors: they wait for servers that stop.
-	if err := flag.Set("test.parallel", "6"); err != nil {
-		panic(err)
-	}
+	shoptest.AtOnce(6)
 	shoptest.Main(m)
 }
 
@@ -198,9 +194,8 @@ func TestSwitchesAndStats(t *testing.T) {
 		}
 		require.Eventually(t, func() bool {
 			require.NoError(t, c.Call(t.Context(), "GET /admin/stats", nil, &stats))
-			return len(stats.Servers) == 1 && stats.Servers[0].Requests["200"] > 1
+			return len(stats.Servers) == 1 && stats.Servers[0].Up && stats.Servers[0].Requests["200"] > 1
 		}, time.Minute, 50*time.Millisecond)
-		require.True(t, stats.Servers[0].Up)
 		require.Equal(t, "s1", stats.Servers[0].ID)
 		require.True(t, stats.Switches[infra.NoBarrage])
 		require.NotZero(t, stats.Limiter.Allowed)

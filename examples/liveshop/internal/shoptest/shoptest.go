@@ -3,7 +3,9 @@
 package shoptest
 
 import (
+	"flag"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +17,18 @@ import (
 
 // Main is the TestMain of a package that uses Each: it ends the database server.
 func Main(m *testing.M) { sqltest.Main(m) }
+
+// AtOnce lets n tests of a package run at the same time, which is more than there are
+// processors: they wait for holds that end, and for servers that stop. Under the race
+// detector they have more to compute, and it is half as many. It is for a TestMain.
+func AtOnce(n int) {
+	if redistest.RaceEnabled {
+		n = (n + 1) / 2
+	}
+	if err := flag.Set("test.parallel", strconv.Itoa(n)); err != nil {
+		panic(err)
+	}
+}
 
 // cluster is held by the test that has the Redis Cluster.
 var cluster sync.Mutex
