@@ -19,7 +19,6 @@ func readme(t *testing.T) string {
 
 // What README says to type works as printed, but for the port.
 func TestReadmeWalk(t *testing.T) {
-	t.Parallel()
 	for _, program := range []string{"bash", "curl", "sed"} {
 		if _, err := exec.LookPath(program); err != nil {
 			if os.Getenv("REDIS_REQUIRED") == "1" { // the checks have everything
