@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 		main()
 		os.Exit(0)
 	}
+	shoptest.AtOnce(4)
 	shoptest.Main(m)
 }
 
@@ -114,9 +115,9 @@ func TestDemoSurvivesAKill(t *testing.T) {
 
 // With -for the demo ends by itself, judges itself, and its servers are gone.
 func TestDemoEnds(t *testing.T) {
-	t.Setenv("LIVESHOP_FOR", "3s")
+	t.Parallel()
 	var out strings.Builder
-	err := run(t.Context(), []string{"-addr", "127.0.0.1:0"}, &out)
+	err := run(t.Context(), []string{"-addr", "127.0.0.1:0", "-for", "3s"}, &out)
 	t.Log(out.String())
 	require.NoError(t, err)
 	require.Contains(t, out.String(), "Open http://127.0.0.1:")
@@ -171,6 +172,12 @@ func TestDemoRush(t *testing.T) {
 		require.NoError(t, operator.Sure(t.Context(), "GET /admin/invariants", nil, &verdicts))
 		return len(verdicts) > 0 && !slices.ContainsFunc(verdicts, wrong)
 	}, time.Minute, time.Second, "%+v", &verdicts)
+}
+
+// A flag's twin in the environment is heard, here by the demo, the default command.
+func TestTwinOfACommand(t *testing.T) {
+	t.Setenv("LIVESHOP_FOR", "soon")
+	require.ErrorContains(t, run(t.Context(), nil, io.Discard), "LIVESHOP_FOR")
 }
 
 func TestUnknownCommand(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"strings"
@@ -13,6 +14,17 @@ import (
 	"github.com/spillway-go/spillway/stock"
 )
 
+func TestMain(m *testing.M) {
+	// More sales at a time than there are processors: they wait for buyers and holds. Under
+	// the race detector they have more to compute.
+	if !redistest.RaceEnabled {
+		if err := flag.Set("test.parallel", "6"); err != nil {
+			panic(err)
+		}
+	}
+	m.Run()
+}
+
 func TestSale(t *testing.T) {
 	t.Parallel()
 	for _, size := range []struct {
@@ -20,6 +32,7 @@ func TestSale(t *testing.T) {
 		units  int64
 	}{{100, 1}, {500, 10}, {10_000, 100}} {
 		t.Run(fmt.Sprint(size.buyers), func(t *testing.T) {
+			t.Parallel()
 			var out strings.Builder
 			status := run(t.Context(), &out, "", size.buyers, size.units)
 			require.Equal(t, 0, status, out.String())
@@ -42,6 +55,7 @@ func TestSaleLeavesNothing(t *testing.T) {
 	t.Parallel()
 	for _, interrupted := range []bool{false, true} {
 		t.Run(fmt.Sprintf("interrupted=%v", interrupted), func(t *testing.T) {
+			t.Parallel()
 			m, rdb := redistest.Mini(t)
 			require.NoError(t, rdb.Set(t.Context(), "mine", 1, 0).Err())
 			ctx, cancel := context.WithCancel(t.Context())

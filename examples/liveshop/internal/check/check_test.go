@@ -4,12 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"flag"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -25,10 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// More tests at a time than there are processors: they wait for servers that stop.
-	if err := flag.Set("test.parallel", "4"); err != nil {
-		panic(err)
-	}
+	shoptest.AtOnce(8)
 	shoptest.Main(m)
 }
 
@@ -165,14 +162,17 @@ func (s *shop) settled(t *testing.T) {
 
 func TestAHealthyShop(t *testing.T) {
 	for _, star := range []bool{false, true} {
-		s := openShop(t, star)
-		verdicts, err := All(t.Context(), s.env)
-		require.NoError(t, err)
-		require.Len(t, verdicts, len(invariants))
-		for _, v := range verdicts {
-			require.True(t, v.OK, "%s: %s", v.Name, v.Detail)
-			require.NotEmpty(t, v.Detail)
-		}
+		t.Run(fmt.Sprintf("star=%v", star), func(t *testing.T) {
+			t.Parallel()
+			s := openShop(t, star)
+			verdicts, err := All(t.Context(), s.env)
+			require.NoError(t, err)
+			require.Len(t, verdicts, len(invariants))
+			for _, v := range verdicts {
+				require.True(t, v.OK, "%s: %s", v.Name, v.Detail)
+				require.NotEmpty(t, v.Detail)
+			}
+		})
 	}
 }
 
@@ -289,7 +289,9 @@ func breaks(t *testing.T, want string, do func(t *testing.T, s *shop)) {
 }
 
 // What stays wrong is told, but not all of it.
-func TestVerdict(t *testing.T) {
+func TestVerdict(t *testing.T) { synctest.Test(t, verdict) }
+
+func verdict(t *testing.T) {
 	bad := 0
 	inv := invariant{"always", func(context.Context, *infra.Env) ([]string, string, error) {
 		bad++
@@ -326,6 +328,7 @@ func TestNoTimeToLookAgain(t *testing.T) {
 
 // What cannot be looked at is no success.
 func TestADatabaseThatIsGone(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
 	db, err := sql.Open("sqlite", "file:"+t.TempDir()+"/empty.db")
 	require.NoError(t, err)

@@ -39,6 +39,7 @@ func (s *shop) discount(t *testing.T, id int64) {
 }
 
 func TestAHealthyCoupon(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
 	s.saved(t)
 	verdicts, err := All(t.Context(), s.env)

@@ -22,6 +22,7 @@ func (sh *shop) journalOf(t *testing.T, kind string) (journal string) {
 
 // On one server nothing is gained by buckets.
 func TestBucketsOfAStar(t *testing.T) {
+	t.Parallel()
 	shoptest.Each(t, func(t *testing.T, env *infra.Env) {
 		sh := newShop(t, env, Options{})
 		for _, star := range []bool{true, false} {

@@ -28,7 +28,7 @@ var errAway = errors.New("the database is away")
 func gated(t *testing.T, env *infra.Env) *gate {
 	t.Helper()
 	c, err := sqlite.NewConnector("file:" + strings.TrimPrefix(env.Config.DB, "sqlite:") +
-		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)&_txlock=immediate")
+		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)&_txlock=immediate")
 	require.NoError(t, err)
 	g := &gate{Connector: c}
 	direct := env.DB // order numbers are claimed there: a thousand of them at a time

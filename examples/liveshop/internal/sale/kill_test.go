@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -35,11 +34,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	// More tests at a time than there are processors: they wait for holds that end, and
-	// for servers that stop.
-	if err := flag.Set("test.parallel", "6"); err != nil {
-		panic(err)
-	}
+	shoptest.AtOnce(10)
 	shoptest.Main(m)
 }
 
@@ -109,7 +104,7 @@ func TestServersKilled(t *testing.T) {
 	for ; kill < kills || len(ahead) < len(lives); kill++ { // and until both were ahead
 		cfg := env.Config
 		cfg.Server = "child" + strconv.Itoa(kill)
-		text, err := json.Marshal(child{cfg, opts.Hold, sh.users(t, 2000, 1000)})
+		text, err := json.Marshal(child{cfg, opts.Hold, sh.users(t, 1000, 1000)})
 		require.NoError(t, err)
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), childEnv+"="+string(text))

@@ -188,7 +188,7 @@ func placedBefore(t *testing.T, star bool) {
 func TestNotPaid(t *testing.T) { both(t, notPaid) }
 
 func notPaid(t *testing.T, star bool) {
-	sh := newShop(t, shoptest.Env(t), Options{Hold: time.Second})
+	sh := newShop(t, shoptest.Env(t), Options{Hold: 3 * time.Second})
 	sh.opens(t, 1, star, Product{SKU: "tea", Total: 1})
 	u := sh.users(t, 2, 1000)
 	p, err := sh.order(t.Context(), u[0], 1, Line{"tea", 1})

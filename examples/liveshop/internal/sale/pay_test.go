@@ -3,6 +3,7 @@ package sale
 import (
 	"database/sql"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -29,6 +30,12 @@ func poorPayments(t *testing.T, sh *shop) {
 	count := func(state string) int64 {
 		return sh.number(t, "SELECT COUNT(*) FROM payments WHERE order_id >= ? AND state = ?", idDomain, state)
 	}
+	older := func(by time.Duration, which string, args ...any) {
+		require.NoError(t, sh.env.Tx(ctx, func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, "UPDATE payments SET begun_ms = begun_ms - ? WHERE "+which, append([]any{by.Milliseconds()}, args...)...)
+			return err
+		}))
+	}
 	charge := func() (order int64) { // and the server dies
 		p, err := sh.order(ctx, u[0], 12, Line{"kite", 1})
 		require.NoError(t, err)
@@ -42,13 +49,11 @@ func poorPayments(t *testing.T, sh *shop) {
 		return sh.number(t, "SELECT COUNT(*) FROM payments WHERE order_id = ? AND state = 'taken'", order) == 1
 	}
 	order := charge()
+	older(settleAfter, "order_id = ?", order)
 	eventually(t, "who was charged has the order", func() bool { return taken(order) })
 	require.Equal(t, int64(poor), count(paymentBegun))
 
 	order = charge()
-	require.NoError(t, sh.env.Tx(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "UPDATE payments SET begun_ms = begun_ms - 7200000 WHERE order_id >= ? OR order_id = ?", idDomain, order)
-		return err
-	}))
+	older(2*time.Hour, "order_id >= ? OR order_id = ?", idDomain, order)
 	eventually(t, "the poor are void, and who was charged is not", func() bool { return count(paymentVoid) == poor && taken(order) })
 }

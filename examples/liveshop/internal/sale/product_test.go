@@ -61,11 +61,17 @@ func roomsOneAfterTheOther(t *testing.T, star bool) {
 		require.NoError(t, err)
 		return levels["tea"].Left
 	}
-	paid, err := sh.order(ctx, u[0], 1, Line{"tea", 3})
-	require.NoError(t, err)
-	_, err = sh.Pay(ctx, u[0], paid.OrderID)
-	require.NoError(t, err)
-	_, err = sh.order(ctx, u[1], 1, Line{"tea", 2}) // nobody pays for it
+	var paid Placed
+	eventually(t, "an order was paid for in time", func() bool {
+		var err error
+		if paid, err = sh.order(ctx, u[0], 1, Line{"tea", 3}); err != nil {
+			refused(t, err, "sold_out", "contended") // by those that were not
+			return false
+		}
+		r, err := sh.Pay(ctx, u[0], paid.OrderID)
+		return err == nil && r.State == Paid
+	})
+	_, err := sh.order(ctx, u[1], 1, Line{"tea", 2}) // nobody pays for it
 	require.NoError(t, err)
 
 	sh.live(t, 2)

@@ -15,6 +15,7 @@ import (
 // All that talks to Redis and SQL, on each kind of them. The parts share a server, which
 // takes a second to stop; each has a room of its own.
 func TestEverywhere(t *testing.T) {
+	t.Parallel()
 	shoptest.Each(t, func(t *testing.T, env *infra.Env) {
 		d := &depot{left: map[string]int64{"far": 3}}
 		sh := newShop(t, env, Options{Warehouse: d})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -124,25 +125,29 @@ var uids atomic.Int64
 // users returns new users with that much money.
 func (sh *shop) users(t testing.TB, n int, fen int64) []int64 {
 	t.Helper()
+	last := uids.Add(int64(n))
 	all := make([]int64, n)
+	for i := range all {
+		all[i] = last - int64(n-1-i)
+	}
 	tx, err := sh.env.DB.BeginTx(t.Context(), nil)
 	require.NoError(t, err)
-	for i := range all {
-		uid := uids.Add(1)
-		all[i] = uid
-		for _, s := range []struct {
-			query string
-			args  []any
-		}{
-			{"INSERT INTO users (uid, phone, name, created_ms) VALUES (?, ?, ?, 0)", []any{uid, fmt.Sprint(uid), fmt.Sprint("user ", uid)}},
-			{"INSERT INTO wallets (uid, fen, version) VALUES (?, ?, 0)", []any{uid, fen}},
-			{"INSERT INTO wallet_log (kind, ref, uid, fen, balance, created_ms) VALUES ('recharge', ?, ?, ?, ?, 0)", []any{fmt.Sprint(uid), uid, fen, fen}},
-			{"INSERT INTO wallet_log (kind, ref, uid, fen, balance, created_ms) VALUES ('recharge', ?, ?, ?, 0, 0)", []any{fmt.Sprint(uid), account.Outside, -fen}},
-		} {
-			_, err := tx.ExecContext(t.Context(), s.query, s.args...)
-			require.NoError(t, err)
-		}
+	exec := func(query string, args ...any) {
+		_, err := tx.ExecContext(t.Context(), query, args...)
+		require.NoError(t, err)
 	}
+	for some := range slices.Chunk(all, 500) { // many rows a statement: a crowd is 10,000
+		var args []any
+		for _, uid := range some {
+			args = append(args, uid, fmt.Sprint(uid), fmt.Sprint("user ", uid))
+		}
+		exec("INSERT INTO users (uid, phone, name, created_ms) VALUES (?, ?, ?, 0)"+strings.Repeat(", (?, ?, ?, 0)", len(some)-1), args...)
+	}
+	const of = " FROM users WHERE uid BETWEEN ? AND ?"
+	exec("INSERT INTO wallets (uid, fen, version) SELECT uid, ?, 0"+of, fen, all[0], last)
+	const log = "INSERT INTO wallet_log (kind, ref, uid, fen, balance, created_ms) SELECT 'recharge', phone, "
+	exec(log+"uid, ?, ?, 0"+of, fen, fen, all[0], last)
+	exec(log+"?, ?, 0, 0"+of, account.Outside, -fen, all[0], last)
 	require.NoError(t, tx.Commit())
 	return all
 }
@@ -197,7 +202,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("did not happen in %v: %s", patience, what)
 		}
 		select {
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(25 * time.Millisecond):
 		case <-t.Context().Done():
 			t.FailNow()
 		}

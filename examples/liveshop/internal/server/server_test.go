@@ -19,7 +19,10 @@ import (
 	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
 )
 
-func TestMain(m *testing.M) { shoptest.Main(m) }
+func TestMain(m *testing.M) {
+	shoptest.AtOnce(6)
+	shoptest.Main(m)
+}
 
 // serving serves env until the test ends, or stop is called, which returns what Serve
 // returned.
@@ -62,6 +65,7 @@ func status(t *testing.T, url string) int {
 }
 
 func TestLogIn(t *testing.T) {
+	t.Parallel()
 	shoptest.Each(t, func(t *testing.T, env *infra.Env) {
 		base, _ := serving(t, env)
 		require.Equal(t, 200, status(t, base+"/healthz"))
@@ -122,6 +126,7 @@ func (p *slow) Run(ctx context.Context) error {
 }
 
 func TestGracefulStop(t *testing.T) {
+	t.Parallel()
 	p := &slow{began: make(chan struct{}), finish: make(chan struct{}), told: make(chan struct{})}
 	base, stop := serving(t, shoptest.Env(t), p)
 	answer := make(chan string, 1)
@@ -152,6 +157,7 @@ func TestGracefulStop(t *testing.T) {
 
 // A call that does not end does not keep the server for ever.
 func TestStopWithinTenSeconds(t *testing.T) {
+	t.Parallel()
 	p := &slow{began: make(chan struct{}), finish: make(chan struct{})}
 	base, stop := serving(t, shoptest.Env(t), p)
 	go func() {
@@ -168,6 +174,7 @@ func TestStopWithinTenSeconds(t *testing.T) {
 }
 
 func TestSwitchesAndStats(t *testing.T) {
+	t.Parallel()
 	shoptest.Each(t, func(t *testing.T, env *infra.Env) {
 		base, _ := serving(t, env)
 		c := &client.Client{HTTP: http.DefaultClient, Base: base}
@@ -187,9 +194,8 @@ func TestSwitchesAndStats(t *testing.T) {
 		}
 		require.Eventually(t, func() bool {
 			require.NoError(t, c.Call(t.Context(), "GET /admin/stats", nil, &stats))
-			return len(stats.Servers) == 1 && stats.Servers[0].Requests["200"] > 1
+			return len(stats.Servers) == 1 && stats.Servers[0].Up && stats.Servers[0].Requests["200"] > 1
 		}, time.Minute, 50*time.Millisecond)
-		require.True(t, stats.Servers[0].Up)
 		require.Equal(t, "s1", stats.Servers[0].ID)
 		require.True(t, stats.Switches[infra.NoBarrage])
 		require.NotZero(t, stats.Limiter.Allowed)
@@ -198,6 +204,7 @@ func TestSwitchesAndStats(t *testing.T) {
 
 // Who asks for the invariants waits for a database that is slow longer than other calls do.
 func TestInvariantsWhileSQLIsSlow(t *testing.T) {
+	t.Parallel()
 	env := shoptest.Env(t)
 	base, _ := serving(t, env)
 	for range env.DB.Stats().MaxOpenConnections {
@@ -216,6 +223,7 @@ func TestInvariantsWhileSQLIsSlow(t *testing.T) {
 
 // Who was not heard of for a while is down, and later forgotten.
 func TestFleetForgets(t *testing.T) {
+	t.Parallel()
 	env := shoptest.Env(t)
 	o := newOperate(env, nil)
 	for name, age := range map[string]time.Duration{"up": 0, "down": 5 * time.Second, "gone": time.Hour} {

@@ -19,6 +19,7 @@ import (
 // A server that stops tells its sockets, and leaves nothing behind: what was counted
 // is stored, what was ordered is in SQL.
 func TestStopTellsAndFlushes(t *testing.T) {
+	t.Parallel()
 	shoptest.Each(t, func(t *testing.T, env *infra.Env) {
 		base, stop := serving(t, env)
 		host := &client.Client{HTTP: http.DefaultClient, Base: base}

@@ -3,8 +3,11 @@
 package shoptest
 
 import (
+	"flag"
 	"log/slog"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
@@ -15,18 +18,41 @@ import (
 // Main is the TestMain of a package that uses Each: it ends the database server.
 func Main(m *testing.M) { sqltest.Main(m) }
 
+// AtOnce lets n tests of a package run at the same time, which is more than there are
+// processors: they wait for holds that end, and for servers that stop. Under the race
+// detector they have more to compute, and it is half as many. It is for a TestMain.
+func AtOnce(n int) {
+	if redistest.RaceEnabled {
+		n = (n + 1) / 2
+	}
+	if err := flag.Set("test.parallel", strconv.Itoa(n)); err != nil {
+		panic(err)
+	}
+}
+
+// cluster is held by the test that has the Redis Cluster.
+var cluster sync.Mutex
+
 // Each runs f on the embedded Redis with SQLite, on a redis-server with MariaDB, and
-// on a Redis Cluster of one node with SQLite. The servers are shared by the tests of
-// a binary and emptied for each: tests that use it do not run in parallel.
+// on a Redis Cluster of one node with SQLite, at the same time. The data is the test's
+// own: the Cluster, which all tests of a binary share, is for one of them at a time, and
+// emptied before.
 func Each(t *testing.T, f func(t *testing.T, env *infra.Env)) {
 	t.Helper()
-	t.Run("embedded", func(t *testing.T) { f(t, Env(t)) })
+	t.Run("embedded", func(t *testing.T) {
+		t.Parallel()
+		f(t, Env(t))
+	})
 	t.Run("servers", func(t *testing.T) {
-		rdb := redistest.Shared(t)
+		t.Parallel()
+		rdb := redistest.Server(t)
 		_, dsn := sqltest.MariaDB(t).Names()
-		f(t, Open(t, infra.Config{Redis: rdb.Addr(), DB: dsn}, true))
+		f(t, Open(t, infra.Config{Redis: rdb.Addr(), DB: dsn}, false))
 	})
 	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
+		cluster.Lock()
+		t.Cleanup(cluster.Unlock)
 		var addrs []string
 		for _, node := range redistest.Cluster(t, 1, 0).Nodes() {
 			addrs = append(addrs, node.Addr())
