@@ -165,5 +165,5 @@ func (c *Cache[K, V]) wrap(name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("cache: %q, key %q: %w", c.name, name, err)
+	return fmt.Errorf("cache: %q, key %.200q: %w", c.name, name, err)
 }

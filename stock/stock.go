@@ -257,7 +257,7 @@ var bucketJournal = regexp.MustCompile(`%b\d+\.\d+$`)
 // cannot be read is logged and accepted. It starts nothing: the activity exists
 // once Load was called, by any process.
 func New(rdb redis.UniversalClient, activity string, opts Options) (*Activity, error) {
-	if rdb == nil {
+	if script.NoClient(rdb) {
 		return nil, fmt.Errorf("%w: rdb is nil", ErrInvalid)
 	}
 	if activity == "" {

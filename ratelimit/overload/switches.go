@@ -100,7 +100,7 @@ func (s *Switches) Set(ctx context.Context, name string, on bool) error {
 		case errors.As(err, &reply):
 			outcome = ErrUnavailable
 		}
-		return fmt.Errorf("overload: switch %q: %w: %w", name, outcome, err)
+		return fmt.Errorf("overload: switch %.200q: %w: %w", name, outcome, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
