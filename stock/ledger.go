@@ -43,6 +43,9 @@ const reconcileTries = 10
 // ErrForked says that Redis lost what the ledger has. One read of the ledger and two or
 // more round trips, one of which returns all SKUs.
 func (a *Activity) Reconcile(ctx context.Context, l Ledger) (Diff, error) {
+	if l == nil {
+		return Diff{}, fmt.Errorf("%w: Reconcile of activity %q without a ledger", ErrInvalid, a.name)
+	}
 	if a.buckets != nil {
 		return a.reconcileBuckets(ctx, l)
 	}

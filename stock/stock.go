@@ -154,10 +154,11 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Hold < 100*time.Millisecond || o.Hold > 10*365*24*time.Hour {
+		return o, fmt.Errorf("%w: Options.Hold %v, want 100ms to 10 years", ErrInvalid, o.Hold)
+	}
 	o.Hold = o.Hold.Truncate(time.Millisecond) // as the server counts
 	switch {
-	case o.Hold < 100*time.Millisecond || o.Hold > 10*365*24*time.Hour:
-		return o, fmt.Errorf("%w: Options.Hold %v, want 100ms to 10 years", ErrInvalid, o.Hold)
 	case o.Retention < o.Hold+retryHorizon:
 		return o, fmt.Errorf("%w: Options.Retention %v, want at least Hold + %v = %v, so that a late retry finds its first outcome",
 			ErrInvalid, o.Retention, retryHorizon, o.Hold+retryHorizon)
