@@ -1,6 +1,7 @@
 package stock
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -81,6 +82,7 @@ func (a *Activity) compare(ctx context.Context, l Ledger) (comparison, error) {
 		if err != nil {
 			return comparison{}, fmt.Errorf("stock: activity %q: %w", a.name, err)
 		}
+		m.last = cmp.Or(m.last, "0-0") // an activity that was never loaded
 		whole, err := a.addUp(ctx, at, m.last, kept, counted)
 		if err != nil {
 			return comparison{}, err

@@ -36,3 +36,24 @@ func TestMisuse(t *testing.T) {
 		require.ErrorIs(t, err, ErrInvalid)
 	})
 }
+
+// A process that starts beside an empty Redis is told so, before a Load hides it.
+func TestReconcileBeforeLoad(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := t.Context()
+		for _, buckets := range []int{1, 2} {
+			diff, err := open(t, rdb, Options{Buckets: buckets}).Reconcile(ctx, newShelf())
+			require.NoError(t, err, "a sale that has not begun, buckets: %d", buckets)
+			require.True(t, diff.None())
+		}
+		a := open(t, rdb, Options{})
+		sink := newShelf()
+		require.NoError(t, a.Load(ctx, map[string]int64{"tea": 10}))
+		_, err := a.Deduct(ctx, tea("1", "u", 1))
+		require.NoError(t, err)
+		shelve(t, a, sink)
+		require.NoError(t, a.Drop(ctx))
+		_, err = a.Reconcile(ctx, sink)
+		require.ErrorIs(t, err, ErrForked)
+	})
+}
