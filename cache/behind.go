@@ -156,8 +156,14 @@ func (c *Cache[K, V]) WriteBehind(ctx context.Context, key K, value V) error {
 // is left, for as long as Options.LoadTimeout; it returns nil if all was stored,
 // or an error that tells how many keys were not. A batch that fails comes again
 // after a pause of 100 ms that doubles up to 5 s. One of them runs at a time in a
-// process (ErrInvalid).
+// process (ErrInvalid); after Close it is ErrClosed.
 func (c *Cache[K, V]) RunWriteBehind(ctx context.Context, sink Sink[K, V]) error {
+	if sink == nil {
+		return fmt.Errorf("%w: RunWriteBehind of cache %q without a sink", ErrInvalid, c.name)
+	}
+	if err := c.open(); err != nil {
+		return err
+	}
 	b := &c.behind
 	b.mu.Lock()
 	if b.running {

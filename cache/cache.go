@@ -82,6 +82,9 @@ func New[K comparable, V any](rdb redis.UniversalClient, name string, src Source
 	if err != nil {
 		return nil, err
 	}
+	if rdb != nil && script.NoClient(rdb) {
+		return nil, fmt.Errorf("%w: rdb is a nil %T; nil itself means no Redis", ErrInvalid, rdb)
+	}
 	if rdb == nil && opts.Local < 0 {
 		return nil, fmt.Errorf("%w: rdb is nil and Options.Local is -1: there is nowhere to keep anything", ErrInvalid)
 	}
@@ -165,5 +168,5 @@ func (c *Cache[K, V]) wrap(name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("cache: %q, key %q: %w", c.name, name, err)
+	return fmt.Errorf("cache: %q, key %.200q: %w", c.name, name, err)
 }

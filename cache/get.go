@@ -32,7 +32,7 @@ type Entry[V any] struct {
 type missError struct{ cache, name string }
 
 func (e *missError) Error() string {
-	return fmt.Sprintf("%v: cache %q, key %q", ErrNotFound, e.cache, e.name)
+	return fmt.Sprintf("%v: cache %q, key %.200q", ErrNotFound, e.cache, e.name)
 }
 
 func (e *missError) Is(target error) bool { return target == ErrNotFound }

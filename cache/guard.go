@@ -106,6 +106,9 @@ func (c *Cache[K, V]) RunGuard(ctx context.Context, every time.Duration, keys fu
 	if every < time.Millisecond {
 		return fmt.Errorf("%w: RunGuard every %v, want at least 1ms", ErrInvalid, every)
 	}
+	if keys == nil {
+		return fmt.Errorf("%w: RunGuard of cache %q without keys", ErrInvalid, c.name)
+	}
 	size := c.opts.Guard
 	for {
 		if err := c.open(); err != nil {

@@ -71,8 +71,8 @@ type Options struct {
 	// process while this one could not hear of it.
 	StaleFor time.Duration
 
-	// Local is how many entries the local level holds; 10,000 if 0, -1 for no local
-	// level.
+	// Local is how many entries the local level holds; 10,000 if 0, at most 2^26, -1
+	// for no local level.
 	Local int
 	// MaxValue is the largest value, encoded, that Redis is given, in bytes; 1 MiB if
 	// 0. A larger one that was loaded is answered and stays local.
@@ -97,7 +97,7 @@ type Options struct {
 	OutageLoads int
 
 	// Guard is how many keys the source has, for the Bloom filter that RunGuard
-	// fills; 100,000 if 0. It takes ten bits a key, twice while it is rebuilt.
+	// fills; 100,000 if 0, below 2^31. It takes ten bits a key, twice while it is rebuilt.
 	Guard int
 	// Pending is how many keys may wait to be written behind, or to be deleted a
 	// second time; 10,000 if 0.
@@ -123,7 +123,10 @@ func (o Options) withDefaults() (Options, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	const most = 365 * 24 * time.Hour
-	jitter := max(o.Jitter, 0)
+	jitter, least := max(o.Jitter, 0), "0s"
+	if jitter > 0 {
+		least = "Jitter " + jitter.String()
+	}
 	switch {
 	case o.Mode < Lease || o.Mode > Plain:
 		return o, fmt.Errorf("%w: Options.Mode %d, want Lease, AddRefill or Plain", ErrInvalid, o.Mode)
@@ -139,14 +142,14 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("%w: Options.Jitter %v, want less than TTL %v, LocalTTL %v and NotFoundTTL %v",
 			ErrInvalid, o.Jitter, o.TTL, o.LocalTTL, o.NotFoundTTL)
 	case o.RefreshAfter < 0 || o.RefreshAfter > 0 && (o.RefreshAfter <= jitter || o.RefreshAfter >= o.TTL-o.jitterOf(o.TTL)):
-		return o, fmt.Errorf("%w: Options.RefreshAfter %v, want more than Jitter %v and less than TTL - Jitter = %v",
-			ErrInvalid, o.RefreshAfter, jitter, o.TTL-o.jitterOf(o.TTL))
+		return o, fmt.Errorf("%w: Options.RefreshAfter %v, want more than %s and less than TTL - Jitter = %v",
+			ErrInvalid, o.RefreshAfter, least, o.TTL-o.jitterOf(o.TTL))
 	case o.EarlyRefresh < 0 && o.EarlyRefresh != -1 || !(o.EarlyRefresh <= 1000):
 		return o, fmt.Errorf("%w: Options.EarlyRefresh %v, want 0 to 1000, or -1 for never", ErrInvalid, o.EarlyRefresh)
 	case o.StaleFor < 0 || o.StaleFor > most:
 		return o, fmt.Errorf("%w: Options.StaleFor %v, want 0 to a year", ErrInvalid, o.StaleFor)
-	case o.Local < -1:
-		return o, fmt.Errorf("%w: Options.Local %d, want a number of entries, or -1 for no local level", ErrInvalid, o.Local)
+	case o.Local < -1 || o.Local > 1<<26:
+		return o, fmt.Errorf("%w: Options.Local %d, want 1 to 2^26 entries, or -1 for no local level", ErrInvalid, o.Local)
 	case o.MaxValue < 1 || o.MaxValue > 256<<20:
 		return o, fmt.Errorf("%w: Options.MaxValue %d, want 1 byte to 256 MiB", ErrInvalid, o.MaxValue)
 	case o.LoadTimeout < time.Millisecond || o.LoadTimeout > time.Hour:
@@ -159,8 +162,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("%w: Options.WhenDown %d, want OutageLoad, OutageStale or OutageFail", ErrInvalid, o.WhenDown)
 	case o.OutageLoads < 1:
 		return o, fmt.Errorf("%w: Options.OutageLoads %d, want at least 1", ErrInvalid, o.OutageLoads)
-	case o.Guard < 1:
-		return o, fmt.Errorf("%w: Options.Guard %d, want at least 1", ErrInvalid, o.Guard)
+	case o.Guard < 1 || o.Guard > 1<<31-1:
+		return o, fmt.Errorf("%w: Options.Guard %d, want 1 to 2^31 - 1", ErrInvalid, o.Guard)
 	case o.Pending < 1:
 		return o, fmt.Errorf("%w: Options.Pending %d, want at least 1", ErrInvalid, o.Pending)
 	}

@@ -19,7 +19,7 @@ type Stats struct {
 	Outages              uint64 // questions that Redis did not answer
 	Deletes              uint64 // keys that were deleted here
 	Heard                uint64 // keys that other processes deleted or wrote
-	Gaps                 uint64 // times when the local level was flushed, as some may have been missed
+	Gaps                 uint64 // times when the local level was flushed, as some may have been missed; 1 when it first hears
 	CutOff               bool   // deletes of others are not heard now
 	DeletesWaiting       int    // keys that failed to be deleted, and are tried again
 	DeletesLost          uint64 // keys for which that was given up

@@ -24,6 +24,9 @@ func (c *Cache[K, V]) RunWarm(ctx context.Context, every time.Duration, keys fun
 	if every < time.Millisecond || every > c.opts.TTL/2 {
 		return fmt.Errorf("%w: RunWarm every %v, want 1ms to TTL/2 = %v", ErrInvalid, every, c.opts.TTL/2)
 	}
+	if keys == nil {
+		return fmt.Errorf("%w: RunWarm of cache %q without keys", ErrInvalid, c.name)
+	}
 	for {
 		if err := c.open(); err != nil {
 			return err

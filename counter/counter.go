@@ -195,7 +195,7 @@ type Counter struct {
 // makes one call to Redis, bounded by a second, to refuse a server that may evict
 // keys; a policy that cannot be read is logged and accepted.
 func New(rdb redis.UniversalClient, schema Schema, opts Options) (*Counter, error) {
-	if rdb == nil {
+	if script.NoClient(rdb) {
 		return nil, fmt.Errorf("%w: rdb is nil", ErrInvalid)
 	}
 	if err := schema.check(); err != nil {

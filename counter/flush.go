@@ -37,7 +37,7 @@ func (c *Counter) flush(ctx context.Context) error {
 	select {
 	case c.turn <- struct{}{}:
 	case <-ctx.Done():
-		return fmt.Errorf("%w: schema %q: %w", ErrUnavailable, c.schema.Name, ctx.Err())
+		return fmt.Errorf("counter: schema %q: %w: %w", c.schema.Name, ErrUnavailable, ctx.Err())
 	}
 	defer func() { <-c.turn }()
 	// As many rounds as the longest queue needs, and one for a batch that was left:

@@ -174,7 +174,7 @@ const openWithin = 5 * time.Second
 // and accepted), one fixes or compares the number of shards. For that it waits about a
 // second if nothing can run, and five for a reply. It starts nothing.
 func New(rdb redis.UniversalClient, name string, opts Options) (*Queue, error) {
-	if rdb == nil {
+	if script.NoClient(rdb) {
 		return nil, fmt.Errorf("%w: rdb is nil", ErrInvalid)
 	}
 	if name == "" {
@@ -259,7 +259,7 @@ func (q *Queue) wrap(id string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("delayqueue: queue %q, job %q: %w", q.name, id, err)
+	return fmt.Errorf("delayqueue: queue %q, job %.300q: %w", q.name, id, err)
 }
 
 func (q *Queue) wrapQueue(err error) error {

@@ -23,8 +23,8 @@ var onceScript = script.New(script.Token, onceLua)
 // extended it last: a later job of the same id has markers of its own. An effect in a
 // database is better guarded by OnceSQL. One round trip.
 func (d *Delivery) Once(ctx context.Context, effect string) (first bool, err error) {
-	if err := checkID(effect); err != nil {
-		return false, d.q.wrap(d.ID, err)
+	if effect == "" || len(effect) > maxID {
+		return false, d.q.wrap(d.ID, fmt.Errorf("%w: effect of %d bytes, want 1 to %d", ErrInvalid, len(effect), maxID))
 	}
 	// The length keeps ids and effects apart, whatever colons they have.
 	marker := d.shard.space.Key("once:" + strconv.Itoa(len(d.ID)) + ":" + key.Escape(d.ID) + ":" + d.add + ":" + key.Escape(effect))
@@ -47,6 +47,9 @@ func (d *Delivery) Once(ctx context.Context, effect string) (first bool, err err
 // whose id an earlier one had is taken for that one, for as long as the table has it:
 // leave Job.ID empty, or use an id once.
 func (d *Delivery) OnceSQL(ctx context.Context, tx *sql.Tx, insert string) (first bool, err error) {
+	if tx == nil {
+		return false, d.q.wrap(d.ID, fmt.Errorf("%w: tx is nil", ErrInvalid))
+	}
 	res, err := tx.ExecContext(ctx, insert, d.ID)
 	if err != nil {
 		return false, d.q.wrap(d.ID, fmt.Errorf("insert the marker: %w", err))

@@ -77,7 +77,7 @@ const layout = 1
 // Its numbers are unique barring a failover that loses claims: see RedisOptions.Gap
 // and Start, and the package comment. One round trip a claim.
 func RedisStore(rdb redis.UniversalClient, opts RedisOptions) (Store, error) {
-	if rdb == nil {
+	if script.NoClient(rdb) {
 		return nil, fmt.Errorf("%w: rdb is nil", ErrInvalid)
 	}
 	opts, err := opts.withDefaults()

@@ -85,7 +85,7 @@ func (s *Lease) Deadline() time.Time { return s.term.until() }
 // ErrUnavailable: Redis was not reached. After the last two nobody renews the lease, so
 // that it ends within a TTL; until then the Locker goes on trying to give it back,
 // unless it is closed; and Unlock may be called again, to learn more. Otherwise a second
-// call is ErrNotHeld.
+// call is ErrNotHeld, or ErrLost again.
 func (s *Lease) Unlock(ctx context.Context) error {
 	s.mu.Lock()
 	state := s.state
@@ -117,7 +117,7 @@ func (s *Lease) Unlock(ctx context.Context) error {
 		s.mu.Unlock()
 	}
 	if err != nil {
-		return fmt.Errorf("lock: unlock %q: %w", s.name, err)
+		return fmt.Errorf("lock: unlock %.200q: %w", s.name, err)
 	}
 	return nil
 }
@@ -163,7 +163,7 @@ func (s *Lease) do(ctx context.Context, f func(context.Context, *Lease) error) (
 			unlock = nil // f did it
 		}
 		if cause != nil && !errors.Is(unlock, cause) {
-			unlock = errors.Join(fmt.Errorf("lock: %q: %w", s.name, cause), unlock)
+			unlock = errors.Join(fmt.Errorf("lock: %.200q: %w", s.name, cause), unlock)
 		}
 		if unlock != nil {
 			err = errors.Join(err, unlock)

@@ -135,7 +135,7 @@ type Locker struct {
 // lock starts a goroutine for renewals, the first wait a connection for
 // notifications, outside the client's pool. Close ends both.
 func New(rdb redis.UniversalClient, opts Options) (*Locker, error) {
-	if rdb == nil {
+	if script.NoClient(rdb) {
 		return nil, fmt.Errorf("%w: rdb is nil", ErrInvalid)
 	}
 	if _, ok := rdb.(*redis.Ring); ok {
@@ -176,6 +176,9 @@ func (l *Locker) TryLock(ctx context.Context, name string) (context.Context, *Le
 // returned, also when f returned nil: part of f's work may have run beside another
 // holder's.
 func (l *Locker) Do(ctx context.Context, name string, f func(context.Context, *Lease) error) error {
+	if f == nil {
+		return fmt.Errorf("%w: Do of lock %.200q without a function", ErrInvalid, name)
+	}
 	ctx, lease, err := l.Lock(ctx, name)
 	if err != nil {
 		return err
@@ -188,13 +191,13 @@ func (l *Locker) lock(ctx context.Context, name string, try bool) (context.Conte
 		return nil, nil, fmt.Errorf("%w: lock name is empty", ErrInvalid)
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, nil, fmt.Errorf("lock: %q: %w", name, err)
+		return nil, nil, fmt.Errorf("lock: %.200q: %w", name, err)
 	}
 	leaseCtx, cancel := context.WithCancelCause(ctx)
 	lease, err := l.enter(ctx, cancel, name, try)
 	if err != nil {
 		cancel(nil)
-		return nil, nil, fmt.Errorf("lock: %q: %w", name, err)
+		return nil, nil, fmt.Errorf("lock: %.200q: %w", name, err)
 	}
 	return leaseCtx, lease, nil
 }
@@ -206,7 +209,7 @@ func (l *Locker) Holder(ctx context.Context, name string) (Holder, error) {
 	}
 	h, _, err := l.holder(ctx, l.keysOf(name))
 	if err != nil {
-		return Holder{}, fmt.Errorf("lock: %q: %w", name, err)
+		return Holder{}, fmt.Errorf("lock: %.200q: %w", name, err)
 	}
 	return h, nil
 }
@@ -241,7 +244,7 @@ func (l *Locker) ForceUnlock(ctx context.Context, name string) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("lock: force unlock %q: %w", name, err)
+		return fmt.Errorf("lock: force unlock %.200q: %w", name, err)
 	}
 	return nil
 }
@@ -250,7 +253,8 @@ func (l *Locker) ForceUnlock(ctx context.Context, name string) error {
 // the leases that are held have been given back. When ctx ends first, their
 // contexts end with ErrLost, nobody renews them any more, and ctx's error is
 // returned. Afterwards no goroutine or subscription is left. An Unlock after Close
-// still tells Redis, once. The Redis client stays open.
+// still tells Redis, once, and Holder and ForceUnlock go on. The Redis client stays
+// open.
 func (l *Locker) Close(ctx context.Context) error {
 	l.mu.Lock()
 	if !l.closed {

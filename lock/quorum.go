@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,9 +50,12 @@ func NewQuorum(nodes []redis.UniversalClient, opts Options) (*Quorum, error) {
 	}
 	q := &Quorum{leases: lifetime.New(), calls: lifetime.New(), closed: make(chan struct{})}
 	for i, rdb := range nodes {
+		if v := reflect.ValueOf(rdb); rdb != nil && v.Comparable() && slices.Index(nodes, rdb) < i {
+			return nil, fmt.Errorf("%w: nodes %d and %d are one client, want a server each", ErrInvalid, slices.Index(nodes, rdb), i)
+		}
 		l, err := New(rdb, opts)
 		if err != nil {
-			return nil, fmt.Errorf("node %d: %w", i, err)
+			return nil, fmt.Errorf("lock: node %d: %w", i, err)
 		}
 		q.nodes, q.opts = append(q.nodes, l), l.opts
 	}
@@ -90,7 +95,7 @@ func (q *Quorum) lock(ctx context.Context, name string, try bool) (context.Conte
 			}
 		}
 		if try || ctx.Err() != nil || errors.Is(err, ErrClosed) {
-			return nil, nil, fmt.Errorf("lock: quorum %q: %w", name, err)
+			return nil, nil, fmt.Errorf("lock: quorum %.200q: %w", name, err)
 		}
 		why = err
 		timer := time.NewTimer(pause/2 + rand.N(pause))

@@ -51,20 +51,20 @@ func (s *QuorumLease) Unlock(ctx context.Context) error {
 	}
 	cause := s.end(nil)
 	if errors.Is(cause, ErrNotHeld) {
-		return fmt.Errorf("lock: unlock quorum %q: %w", s.name, cause)
+		return fmt.Errorf("lock: unlock quorum %.200q: %w", s.name, cause)
 	}
 	released, failed := s.everywhere(ctx)
 	switch {
 	case errors.Is(cause, ErrMaxHold) && released >= s.q.majority():
 		return nil // it had been told to end, and was still held
 	case cause != nil:
-		return fmt.Errorf("lock: unlock quorum %q: %w", s.name, cause)
+		return fmt.Errorf("lock: unlock quorum %.200q: %w", s.name, cause)
 	case released >= s.q.majority():
 		return nil
 	case failed == nil:
-		return fmt.Errorf("lock: unlock quorum %q: %w", s.name, ErrLost)
+		return fmt.Errorf("lock: unlock quorum %.200q: %w", s.name, ErrLost)
 	}
-	return fmt.Errorf("lock: unlock quorum %q: %w: %w", s.name, ErrUnavailable, failed)
+	return fmt.Errorf("lock: unlock quorum %.200q: %w: %w", s.name, ErrUnavailable, failed)
 }
 
 // everywhere releases on all nodes at once, and tells how many said that it was held,

@@ -54,14 +54,14 @@ func (l *Locker) join(ctx context.Context, kind, name string, size int, w *waite
 		return nil, nil, fmt.Errorf("%w: name is empty", ErrInvalid)
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, nil, fmt.Errorf("lock: %s %q: %w", kind, name, err)
+		return nil, nil, fmt.Errorf("lock: %s %.200q: %w", kind, name, err)
 	}
 	leaseCtx, cancel := context.WithCancelCause(ctx)
 	w.cancel, w.served = cancel, make(chan struct{})
 	s, err := l.queueFor(ctx, kind, name, size, w)
 	if err != nil {
 		cancel(nil)
-		return nil, nil, fmt.Errorf("lock: %s %q: %w", kind, name, err)
+		return nil, nil, fmt.Errorf("lock: %s %.200q: %w", kind, name, err)
 	}
 	return leaseCtx, s, nil
 }

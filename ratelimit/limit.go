@@ -40,8 +40,8 @@ type Limit struct {
 	Rate int64
 	// Period is at least 1 µs, at most 366 days, in whole microseconds.
 	Period time.Duration
-	// Burst is how many units can be had at once, for GCRA. The others count windows:
-	// there it equals Rate.
+	// Burst is how many units can be had at once, for GCRA, at least 1. The others count
+	// windows: there it equals Rate, as PerSecond, PerMinute and PerHour have it.
 	Burst int64
 	// Algorithm is GCRA if zero.
 	Algorithm Algorithm

@@ -128,7 +128,7 @@ const layout = 1
 
 // New returns a limiter on Redis. A call is granted by all limits or by none.
 func New(rdb redis.UniversalClient, limits []Limit, opts Options) (*Limiter, error) {
-	if rdb == nil {
+	if script.NoClient(rdb) {
 		return nil, fmt.Errorf("%w: rdb is nil", ErrInvalid)
 	}
 	l, err := build(limits)
@@ -233,7 +233,7 @@ func (l *Limiter) Peek(ctx context.Context, key string) (Result, error) {
 // denial may go on denying until its RetryAfter. One round trip of its own.
 func (l *Limiter) Reset(ctx context.Context, key string) error {
 	if l.closed.Load() {
-		return fmt.Errorf("%w: key %q", ErrClosed, key)
+		return fmt.Errorf("%w: key %.200q", ErrClosed, key)
 	}
 	l.local.reset(key)
 	if l.rdb == nil {
@@ -244,7 +244,7 @@ func (l *Limiter) Reset(ctx context.Context, key string) error {
 		l.notes.reset(key, name, l.clock())
 	})
 	if err != nil {
-		return fmt.Errorf("ratelimit: reset key %q: %w", key, err)
+		return fmt.Errorf("ratelimit: reset key %.200q: %w", key, err)
 	}
 	return nil
 }

@@ -50,10 +50,10 @@ func (l *Limiter) take(ctx context.Context, key string, q run, a *answer) error 
 	case q.n > l.burst:
 		return fmt.Errorf("%w: n %d, burst %d", ErrExceedsBurst, q.n, l.burst)
 	case l.closed.Load():
-		return fmt.Errorf("%w: key %q", ErrClosed, key)
+		return fmt.Errorf("%w: key %.200q", ErrClosed, key)
 	}
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("ratelimit: key %q: %w: %w", key, ErrUnavailable, err)
+		return fmt.Errorf("ratelimit: key %.200q: %w: %w", key, ErrUnavailable, err)
 	}
 	a.n = q.n
 	if l.rdb == nil {
@@ -111,20 +111,20 @@ func (l *Limiter) ask(ctx context.Context, key string, q run, a *answer) error {
 		a.verdict = reply.verdict
 		return nil
 	case errors.Is(err, coalesce.ErrClosed):
-		return fmt.Errorf("%w: key %q", ErrClosed, key)
+		return fmt.Errorf("%w: key %.200q", ErrClosed, key)
 	case errors.Is(err, coalesce.ErrOverloaded):
 		l.stats.overloaded.Add(1)
 		l.whenDown(key, q, watch, a)
 		return nil
 	case errors.Is(err, coalesce.ErrUnsent):
-		return fmt.Errorf("ratelimit: key %q: %w: %w", key, ErrUnavailable, err)
+		return fmt.Errorf("ratelimit: key %.200q: %w: %w", key, ErrUnavailable, err)
 	case errors.Is(err, coalesce.ErrUnknown):
-		return fmt.Errorf("ratelimit: key %q: %w: %w", key, ErrUnknown, err)
+		return fmt.Errorf("ratelimit: key %.200q: %w: %w", key, ErrUnknown, err)
 	case isDown(err):
 		l.whenDown(key, q, watch, a)
 		return nil
 	}
-	return fmt.Errorf("ratelimit: key %q: %w", key, err)
+	return fmt.Errorf("ratelimit: key %.200q: %w", key, err)
 }
 
 // A trip is one round trip. It belongs to the goroutine that makes it, since the

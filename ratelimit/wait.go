@@ -70,7 +70,7 @@ func (r *Reservation) Cancel(ctx context.Context) error {
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("ratelimit: cancel for key %q: %w", r.key, err)
+		return fmt.Errorf("ratelimit: cancel for key %.200q: %w", r.key, err)
 	}
 	return nil
 }
@@ -105,7 +105,7 @@ func (l *Limiter) WaitN(ctx context.Context, key string, n int64) error {
 			return nil
 		}
 		if end, ok := ctx.Deadline(); ok && time.Until(end) < d {
-			err = fmt.Errorf("ratelimit: key %q: %w: the turn is in %v", key, context.DeadlineExceeded, d)
+			err = fmt.Errorf("ratelimit: key %.200q: %w: the turn is in %v", key, context.DeadlineExceeded, d)
 		} else {
 			err = sleep(ctx, d)
 		}

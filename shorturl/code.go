@@ -61,7 +61,7 @@ func (s *Service) generated(code string) bool {
 func (s *Service) checkAlias(alias string) error {
 	switch {
 	case len(alias) < 3 || !wellFormed(alias):
-		return fmt.Errorf("%w: Request.Alias %q, want 3 to %d letters, digits, - and _", ErrInvalid, alias, maxAlias)
+		return fmt.Errorf("%w: Request.Alias %.100q, want 3 to %d letters, digits, - and _", ErrInvalid, alias, maxAlias)
 	case s.generated(alias):
 		return fmt.Errorf("%w: Request.Alias %q looks like a generated code; want another length than %d, or a - or _",
 			ErrInvalid, alias, s.opts.Length)

@@ -171,3 +171,26 @@ func FuzzWellFormed(f *testing.F) {
 		}
 	})
 }
+
+// A domain that no URL can have would protect from no loop.
+func TestDomainsAreHosts(t *testing.T) {
+	base := Options{Store: MemoryStore(), Codes: Random, Key: []byte("test")}
+	for _, d := range []string{"", "https://sho.rt", "sho.rt:8080", "sho.rt/", "::1", "[::1", "[0::1]", "слон.example"} {
+		o := base
+		o.Domains = []string{"sho.rt", d}
+		_, err := New(o)
+		require.ErrorIs(t, err, ErrInvalid, d)
+		require.ErrorContains(t, err, "Options.Domains[1]")
+	}
+	for d, u := range map[string]string{
+		"Sho.rt.": "https://sho.rt/x", "10.0.0.1": "http://10.0.0.1:80/", "[2606:4700::1]": "http://[2606:4700:0::1]/", "a_b.example": "https://a_b.example/",
+	} {
+		s := service(t, Options{Codes: Random, Domains: []string{d}, AllowPrivate: true})
+		_, err := s.Shorten(t.Context(), Request{URL: u})
+		require.ErrorIs(t, err, ErrUnsafe, d)
+		require.ErrorContains(t, err, "this service itself", d)
+	}
+	base.Schemes = []string{""}
+	_, err := New(base)
+	require.ErrorIs(t, err, ErrInvalid)
+}

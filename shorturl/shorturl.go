@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -226,11 +227,31 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("%w: Options.NotFoundTTL %v, want up to 1h, or -1 for none", ErrInvalid, o.NotFoundTTL)
 	}
 	for i, s := range o.Schemes {
-		if s != strings.ToLower(s) || slices.Contains(neverSchemes, s) {
+		if s == "" || s != strings.ToLower(s) || slices.Contains(neverSchemes, s) {
 			return o, fmt.Errorf("%w: Options.Schemes[%d] %q, want one in lower case that neither runs code nor carries data", ErrInvalid, i, s)
 		}
 	}
+	for i, d := range o.Domains {
+		if !isDomain(d) {
+			return o, fmt.Errorf("%w: Options.Domains[%d] %q, want a host name alone: no scheme, port or path, other scripts as xn--", ErrInvalid, i, d)
+		}
+	}
 	return o, nil
+}
+
+// isDomain reports whether a host of a URL can be d: one that can be none, such as
+// "https://sho.rt", would protect from no loop.
+func isDomain(d string) bool {
+	if strings.HasPrefix(d, "[") && strings.HasSuffix(d, "]") {
+		addr, err := netip.ParseAddr(d[1 : len(d)-1])
+		return err == nil && d[1:len(d)-1] == addr.String()
+	}
+	for i := range len(d) {
+		if c := d[i]; !isWord(c) && c != '-' && c != '.' && c != '_' {
+			return false
+		}
+	}
+	return d != ""
 }
 
 // A Service makes short links and resolves them. Methods may be called from many

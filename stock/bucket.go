@@ -148,7 +148,7 @@ func (a *Activity) planned(reply any) error {
 		}
 	}
 	if len(r) == 3 {
-		return fmt.Errorf("%w: sku %q was loaded with %v units", ErrConflict, r[1], r[2])
+		return fmt.Errorf("%w: sku %q was loaded with %v units; Restock adds to it", ErrConflict, r[1], r[2])
 	}
 	return fmt.Errorf("%w: reply %v of plan.lua", ErrUnknown, reply)
 }

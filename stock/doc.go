@@ -39,7 +39,9 @@
 // is killed; stock/stocksql is one for SQL databases. A journal that does not continue
 // what a sink has is noticed before anything of it gets there: orders are refused until
 // Rebuild, which takes the sink's word for what was sold. Reconcile compares the two
-// while the sale goes on.
+// while the sale goes on. A process that starts asks Reconcile before it calls Load:
+// where Redis lost everything it is ErrForked, while a Load would sell all units again
+// until RunJournal has noticed.
 //
 // # Hot activities
 //
@@ -93,6 +95,11 @@
 // there is no error, since the deduct did happen. Orders that are in SQL do not
 // vanish: the fork is noticed, and Rebuild brings them back. Without a sink nothing is
 // noticed.
+//
+// A lost tail is noticed by the ids of its entries, which begin with the server's time.
+// A new master whose clock lags by more than the outage lasted may give the same ids to
+// other entries; where the last one that a sink has is among them nothing is noticed, by
+// Reconcile neither. Keep the clocks of masters and replicas together.
 //
 // It does not know about money, carts or delivery, and its records are not the
 // shop's order table: stock/stocksql has the rows for one.

@@ -1,6 +1,7 @@
 package stock
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -43,6 +44,9 @@ const reconcileTries = 10
 // ErrForked says that Redis lost what the ledger has. One read of the ledger and two or
 // more round trips, one of which returns all SKUs.
 func (a *Activity) Reconcile(ctx context.Context, l Ledger) (Diff, error) {
+	if l == nil {
+		return Diff{}, fmt.Errorf("%w: Reconcile of activity %q without a ledger", ErrInvalid, a.name)
+	}
 	if a.buckets != nil {
 		return a.reconcileBuckets(ctx, l)
 	}
@@ -78,6 +82,7 @@ func (a *Activity) compare(ctx context.Context, l Ledger) (comparison, error) {
 		if err != nil {
 			return comparison{}, fmt.Errorf("stock: activity %q: %w", a.name, err)
 		}
+		m.last = cmp.Or(m.last, "0-0") // an activity that was never loaded
 		whole, err := a.addUp(ctx, at, m.last, kept, counted)
 		if err != nil {
 			return comparison{}, err

@@ -72,7 +72,7 @@ func (a *Activity) checkLoaded(ctx context.Context, items []Item) error {
 		for i, v := range values {
 			_, initial, ok := parseLevel(v)
 			if ok && initial != part[i].Qty {
-				return fmt.Errorf("stock: activity %q: %w: sku %q was loaded with %d units", a.name, ErrConflict, part[i].SKU, initial)
+				return fmt.Errorf("stock: activity %q: %w: sku %q was loaded with %d units; Restock adds to it", a.name, ErrConflict, part[i].SKU, initial)
 			}
 		}
 	}

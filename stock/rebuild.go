@@ -48,6 +48,9 @@ var (
 //
 // It reads the ledger and the journal whole, and takes memory for every order.
 func (a *Activity) Rebuild(ctx context.Context, l Ledger) (lost []Op, err error) {
+	if l == nil {
+		return nil, fmt.Errorf("%w: Rebuild of activity %q without a ledger", ErrInvalid, a.name)
+	}
 	token := a.nonce + strconv.FormatUint(a.seq.Add(1), 36)
 	fail := func(err error) ([]Op, error) {
 		return nil, fmt.Errorf("stock: activity %q: rebuild: %w", a.name, err)

@@ -154,10 +154,11 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Hold < 100*time.Millisecond || o.Hold > 10*365*24*time.Hour {
+		return o, fmt.Errorf("%w: Options.Hold %v, want 100ms to 10 years", ErrInvalid, o.Hold)
+	}
 	o.Hold = o.Hold.Truncate(time.Millisecond) // as the server counts
 	switch {
-	case o.Hold < 100*time.Millisecond || o.Hold > 10*365*24*time.Hour:
-		return o, fmt.Errorf("%w: Options.Hold %v, want 100ms to 10 years", ErrInvalid, o.Hold)
 	case o.Retention < o.Hold+retryHorizon:
 		return o, fmt.Errorf("%w: Options.Retention %v, want at least Hold + %v = %v, so that a late retry finds its first outcome",
 			ErrInvalid, o.Retention, retryHorizon, o.Hold+retryHorizon)
@@ -257,7 +258,7 @@ var bucketJournal = regexp.MustCompile(`%b\d+\.\d+$`)
 // cannot be read is logged and accepted. It starts nothing: the activity exists
 // once Load was called, by any process.
 func New(rdb redis.UniversalClient, activity string, opts Options) (*Activity, error) {
-	if rdb == nil {
+	if script.NoClient(rdb) {
 		return nil, fmt.Errorf("%w: rdb is nil", ErrInvalid)
 	}
 	if activity == "" {

@@ -41,7 +41,7 @@ func (a *Activity) failure(o *op, err error) error {
 		a.doubts.add(o.field, a.opts.Retention)
 		a.stats.unknown.Add(1)
 	}
-	return fmt.Errorf("stock: activity %q, id %q: %w", a.name, o.id, err)
+	return a.wrap(o, err)
 }
 
 // result tells the caller of o what out means.
@@ -72,7 +72,7 @@ func (a *Activity) result(o *op, out outcome) (Result, error) {
 		return res, a.wrap(o, ended(o.verb, rec.state))
 	case codeConflict:
 		if out.sku != "" {
-			return res, a.wrap(o, fmt.Errorf("%w: sku %q was loaded with %d units", ErrConflict, out.sku, out.a))
+			return res, a.wrap(o, fmt.Errorf("%w: sku %q was loaded with %d units; Restock adds to it", ErrConflict, out.sku, out.a))
 		}
 		if o.items == nil {
 			return res, a.wrap(o, fmt.Errorf("%w: the order is another user's", ErrConflict))
@@ -112,6 +112,9 @@ func (a *Activity) result(o *op, out outcome) (Result, error) {
 func (a *Activity) wrap(o *op, err error) error {
 	if err == nil {
 		return nil
+	}
+	if o.verb == 'L' { // its id is ours
+		return fmt.Errorf("stock: activity %q: load: %w", a.name, err)
 	}
 	return fmt.Errorf("stock: activity %q, id %q: %w", a.name, o.id, err)
 }

@@ -51,7 +51,7 @@ type store struct {
 }
 
 func newStore(rdb redis.UniversalClient, opts Options) (store, error) {
-	if rdb == nil {
+	if script.NoClient(rdb) {
 		return store{}, fmt.Errorf("%w: rdb is nil", ErrInvalid)
 	}
 	if opts.TTL == 0 {

@@ -134,7 +134,7 @@ const spent = 1 << 62
 // means that all are taken; those of killed processes are free after TTL. One round
 // trip per 128 worker ids that are taken.
 func LeaseWorker(ctx context.Context, rdb redis.UniversalClient, opts Options) (*Worker, error) {
-	if rdb == nil {
+	if script.NoClient(rdb) {
 		return nil, fmt.Errorf("%w: rdb is nil", ErrInvalid)
 	}
 	opts, err := opts.withDefaults()

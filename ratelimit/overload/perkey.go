@@ -33,7 +33,7 @@ func NewPerKey(n int) (*PerKey, error) {
 // bounded by their ctx alone: give it a deadline.
 func (p *PerKey) Acquire(ctx context.Context, key string) (done func(), err error) {
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("overload: key %q: %w", key, err)
+		return nil, fmt.Errorf("overload: key %.200q: %w", key, err)
 	}
 	p.mu.Lock()
 	h := p.m[key]
@@ -59,12 +59,12 @@ func (p *PerKey) Acquire(ctx context.Context, key string) (done func(), err erro
 		if c == turn {
 			h.queue = append(h.queue[:i], h.queue[i+1:]...)
 			p.mu.Unlock()
-			return nil, fmt.Errorf("overload: key %q: %w", key, ctx.Err())
+			return nil, fmt.Errorf("overload: key %.200q: %w", key, ctx.Err())
 		}
 	}
 	p.mu.Unlock()
 	p.release(key, h) // the turn came in this moment: pass it on
-	return nil, fmt.Errorf("overload: key %q: %w", key, ctx.Err())
+	return nil, fmt.Errorf("overload: key %.200q: %w", key, ctx.Err())
 }
 
 // release hands the place to the next in the queue.

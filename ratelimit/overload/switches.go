@@ -58,6 +58,9 @@ type Switches struct {
 // NewSwitches returns the switches of that name on Redis, or, if rdb is nil, of this
 // process alone. It makes no call: Run does.
 func NewSwitches(rdb redis.UniversalClient, opts Options) (*Switches, error) {
+	if rdb != nil && script.NoClient(rdb) {
+		return nil, fmt.Errorf("%w: rdb is a nil %T; nil itself means this process alone", ErrInvalid, rdb)
+	}
 	if opts.Name == "" {
 		opts.Name = "switches"
 	}
@@ -80,8 +83,11 @@ func (s *Switches) On(name string) bool { return (*s.on.Load())[name] }
 func (s *Switches) All() map[string]bool { return maps.Clone(*s.on.Load()) }
 
 // Set flips a switch for all processes, for this one at once. One round trip; without
-// Redis it is SetHere.
+// Redis it is SetHere. A switch without a name is ErrInvalid.
 func (s *Switches) Set(ctx context.Context, name string, on bool) error {
+	if name == "" {
+		return fmt.Errorf("%w: the name of the switch is empty", ErrInvalid)
+	}
 	if s.rdb == nil {
 		s.SetHere(name, on)
 		return nil
@@ -100,7 +106,7 @@ func (s *Switches) Set(ctx context.Context, name string, on bool) error {
 		case errors.As(err, &reply):
 			outcome = ErrUnavailable
 		}
-		return fmt.Errorf("overload: switch %q: %w: %w", name, outcome, err)
+		return fmt.Errorf("overload: switch %.200q: %w: %w", name, outcome, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
