@@ -18,11 +18,7 @@ func TestClosedHalfWay(t *testing.T) {
 	u := sh.users(t, 1, 1000)
 	sh.stop()
 
-	cfg := env.Config
-	cfg.Server = "s2"
-	idle, err := New(t.Context(), shoptest.Open(t, cfg, false), sh.accounts.Wallet, sh.heard, Options{}) // it does not run
-	require.NoError(t, err)
-	defer func() { require.NoError(t, idle.Close(t.Context())) }()
+	idle := anotherServer(t, sh)
 	order := func() error {
 		id, err := idle.Token(t.Context(), u[0])
 		require.NoError(t, err)
@@ -30,7 +26,7 @@ func TestClosedHalfWay(t *testing.T) {
 		return err
 	}
 	require.NoError(t, order())
-	_, err = env.DB.ExecContext(t.Context(), "UPDATE sales SET state = ? WHERE room = 1", stateClosing)
+	_, err := env.DB.ExecContext(t.Context(), "UPDATE sales SET state = ? WHERE room = 1", stateClosing)
 	require.NoError(t, err)
 	require.NoError(t, order(), "nobody has noticed: there is something to mend")
 	require.NoError(t, idle.chores(t.Context()))

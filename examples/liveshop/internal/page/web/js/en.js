@@ -165,6 +165,8 @@ export default {
   "shelf.opens": "starts in {time}",
   "shelf.closes": "ends in {time}",
   "shelf.closed": "Sale over",
+  "shelf.paused": "Closed for the moment",
+  "shelf.wait": "Wait",
   "shelf.soon": "Soon",
   "shelf.over": "Over",
   "shelf.gone": "Gone",

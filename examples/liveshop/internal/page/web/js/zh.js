@@ -165,6 +165,8 @@ export default {
   "shelf.opens": "{time} 后开抢",
   "shelf.closes": "{time} 后结束",
   "shelf.closed": "已结束",
+  "shelf.paused": "暂时停售，请稍候",
+  "shelf.wait": "稍候",
   "shelf.soon": "预告",
   "shelf.over": "结束",
   "shelf.gone": "抢光",
