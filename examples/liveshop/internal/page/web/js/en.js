@@ -62,6 +62,7 @@ export default {
   "err.backlog": "More orders than can be written down. Try again in a few seconds.",
   "err.not_running": "This server is down already.",
   "err.too_large": "That is too long.",
+  "err.too_slow": "The connection is too slow.",
   "err.bad_request": "That cannot be: {msg}",
   "err.internal": "It did not work. Try again in a moment.",
   "err.not_found": "It is not here, or not any more.",

@@ -62,6 +62,7 @@ export default {
   "err.backlog": "订单太多，来不及记录，请几秒后再试。",
   "err.not_running": "这台服务器已经停了。",
   "err.too_large": "内容太长。",
+  "err.too_slow": "网络太慢。",
   "err.bad_request": "请求有误：{msg}",
   "err.internal": "没有成功，请稍后再试。",
   "err.not_found": "它不存在，或已经不在了。",
