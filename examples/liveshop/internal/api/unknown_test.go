@@ -93,6 +93,7 @@ func TestSlowBody(t *testing.T) {
 	wire := bufio.NewReader(conn)
 	res, err := http.ReadResponse(wire, nil)
 	require.NoError(t, err)
+	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	require.NoError(t, err)
 	require.Equal(t, 408, res.StatusCode)
