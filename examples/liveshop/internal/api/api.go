@@ -112,8 +112,9 @@ func (m *Mux) handle(pattern string, h Handler, enter func(*Request) error, limi
 			write(w, http.StatusOK, envelope{Code: "ok", Data: data, Trace: trace})
 			return
 		}
-		// Who was too slow with the body is told so; to net/http they have left.
-		if own := new(Error); !errors.As(err, &own) && errors.Is(hr.Context().Err(), context.Canceled) {
+		// Who was too slow with the body is told so, but to net/http they have left.
+		slow := new(Error)
+		if !(errors.As(err, &slow) && slow.Status == http.StatusRequestTimeout) && errors.Is(hr.Context().Err(), context.Canceled) {
 			w.WriteHeader(statusClientLeft)
 			return
 		}
