@@ -8,12 +8,15 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/bots"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/check"
+	"github.com/spillway-go/spillway/examples/liveshop/internal/client"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/server"
 )
@@ -33,7 +36,12 @@ func crowd(fs *flag.FlagSet) func(context.Context, io.Writer) error {
 			return errors.New("-n and -units are at least 1")
 		}
 		if *addr != "" {
-			return bots.Run(ctx, "http://"+*addr, opts, out)
+			base := "http://" + strings.TrimSuffix(strings.TrimPrefix(*addr, "http://"), "/") // as the demo prints it, too
+			// The bots ask again and again while a server is away; one that never was is a mistake.
+			if err := (&client.Client{HTTP: http.DefaultClient, Base: base}).Call(ctx, "GET /rooms", nil, nil); err != nil {
+				return fmt.Errorf("no service answers at %s: %w", base, err)
+			}
+			return bots.Run(ctx, base, opts, out)
 		}
 		return serving(ctx, cfg, opts, out)
 	}

@@ -169,7 +169,7 @@ func (a *Accounts) register(ctx context.Context, phone string) (out Login, err e
 }
 
 func (a *Accounts) logout(r *api.Request) (any, error) {
-	return nil, a.revoke(r.Context(), bearer(r))
+	return nil, a.revoke(r.Context(), r.Token())
 }
 
 func (a *Accounts) me(r *api.Request) (any, error) {

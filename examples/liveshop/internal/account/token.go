@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -84,8 +83,4 @@ func (a *Accounts) Authenticate(ctx context.Context, token string) (uid int64, e
 
 func (a *Accounts) revoke(ctx context.Context, token string) error {
 	return a.env.Redis.Del(ctx, tokenKey(token)).Err()
-}
-
-func bearer(r *api.Request) string {
-	return strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 }

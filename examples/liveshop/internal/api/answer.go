@@ -22,9 +22,6 @@ import (
 	"github.com/spillway-go/spillway/stock"
 )
 
-// maxBody is how long the body of a call may be.
-const maxBody = 64 << 10
-
 // An Error is an answer that is no success.
 type Error struct {
 	Status     int    // of HTTP
@@ -126,30 +123,4 @@ func recovered(err *error) {
 	if p := recover(); p != nil {
 		*err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 	}
-}
-
-// Decode reads the JSON body, of 64 KB at most, into v. Fields that v does not have
-// are refused: a misspelt one would be ignored otherwise.
-func (r *Request) Decode(v any) error {
-	d := json.NewDecoder(http.MaxBytesReader(r.W, r.Body, maxBody))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		if tooLong := new(http.MaxBytesError); errors.As(err, &tooLong) {
-			return &Error{Status: http.StatusRequestEntityTooLarge, Code: "too_large", Msg: "the body is too long"}
-		}
-		return Bad("body: %v", err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return Bad("body: more than one JSON value")
-	}
-	return nil
-}
-
-// ID returns a number of the path, which is positive.
-func (r *Request) ID(name string) (int64, error) {
-	id, err := strconv.ParseInt(r.PathValue(name), 10, 64)
-	if err != nil || id <= 0 {
-		return 0, Bad("%s: %q is no number", name, r.PathValue(name))
-	}
-	return id, nil
 }

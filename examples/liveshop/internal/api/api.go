@@ -52,6 +52,7 @@ type Mux struct {
 	limits  *limits
 	meter   *meter
 	foreign *http.CrossOriginProtection
+	unknown http.Handler
 	ready   atomic.Bool
 	parts   []func() bool // whether they are ready
 }
@@ -67,6 +68,7 @@ func New(env *infra.Env, who Authenticator) (*Mux, error) {
 		env: env, mux: http.NewServeMux(), who: who, limits: limits, meter: newMeter(env.Metrics),
 		foreign: http.NewCrossOriginProtection(),
 	}
+	m.unknown = m.meter.measured("unknown", http.HandlerFunc(m.answerUnknown))
 	m.operators()
 	return m, nil
 }
@@ -110,7 +112,9 @@ func (m *Mux) handle(pattern string, h Handler, enter func(*Request) error, limi
 			write(w, http.StatusOK, envelope{Code: "ok", Data: data, Trace: trace})
 			return
 		}
-		if errors.Is(hr.Context().Err(), context.Canceled) {
+		// Who was too slow with the body is told so, but to net/http they have left.
+		slow := new(Error)
+		if !(errors.As(err, &slow) && slow.Status == http.StatusRequestTimeout) && errors.Is(hr.Context().Err(), context.Canceled) {
 			w.WriteHeader(statusClientLeft)
 			return
 		}
@@ -135,6 +139,10 @@ func (m *Mux) ReadyWhen(ready func() bool) { m.parts = append(m.parts, ready) }
 // ServeHTTP makes Mux a handler.
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if m.cors(w, r) {
+		return
+	}
+	if strings.HasPrefix(r.URL.Path, Prefix+"/") && !m.known(r) {
+		m.unknown.ServeHTTP(w, r)
 		return
 	}
 	m.mux.ServeHTTP(w, r)

@@ -20,8 +20,8 @@ func (m *Mux) required(r *Request) error {
 
 // optional finds out who calls, if a token says so.
 func (m *Mux) optional(r *Request) (err error) {
-	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok || token == "" {
+	token := r.Token()
+	if token == "" {
 		return nil
 	}
 	r.UID, err = m.who(r.Context(), token)

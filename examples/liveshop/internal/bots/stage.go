@@ -75,15 +75,17 @@ func (s *Stage) Sell(ctx context.Context, p Product) (sku string, err error) {
 
 // An Item is a product on the shelf.
 type Item struct {
-	SKU  string `json:"sku"`
-	Left int64  `json:"left"`
+	SKU    string `json:"sku"`
+	Left   int64  `json:"left"`
+	Paused bool   `json:"paused"`
 }
 
-// Shelf returns what the room sells, as somebody sees it.
+// Shelf returns what the room sells, as somebody sees it, but for what nobody can say of
+// how much is left.
 func (s *Stage) Shelf(ctx context.Context, who *client.Client) ([]Item, error) {
 	var out struct{ Products []Item }
 	err := who.Call(ctx, fmt.Sprintf("GET /rooms/%d/products", s.Room), nil, &out)
-	return out.Products, err
+	return slices.DeleteFunc(out.Products, func(i Item) bool { return i.Paused }), err
 }
 
 // SoldOut tells whether the shelf says that nothing is left of a product.

@@ -129,7 +129,11 @@ func (f *Feeds) post(r *api.Request) (any, error) {
 	if in.Key == "" || len(in.Key) > 40 {
 		return nil, api.Bad("key: want 1 to 40 characters, the same when asked again")
 	}
-	return f.write(r.Context(), r.UID, in.Text, in.Key)
+	p, err := f.write(r.Context(), r.UID, in.Text, in.Key)
+	if err == nil && p.Text != in.Text {
+		err = api.Conflict("key_used", "this key was another post")
+	}
+	return p, err
 }
 
 func (f *Feeds) write(ctx context.Context, host int64, text, key string) (p Post, err error) {

@@ -139,7 +139,7 @@ func (f *Feeds) follow(r *api.Request) (any, error) {
 		return nil, err
 	}
 	if len(hosts) >= mostHosts {
-		return nil, api.Conflict("too_many", fmt.Sprintf("one follows at most %d hosts", mostHosts))
+		return nil, api.Conflict("too_many_hosts", fmt.Sprintf("one follows at most %d hosts", mostHosts))
 	}
 	_, err = f.env.DB.ExecContext(ctx, f.env.InsertNew("follows", "fan", "host", "since_ms"), r.UID, host, time.Now().UnixMilli())
 	if err != nil {

@@ -200,7 +200,7 @@ func (h *Hub) place(ctx context.Context, room, seen int64) (place, error) {
 		s, _ := numbers.Val()[i].(string)
 		*to, _ = strconv.ParseInt(s, 10, 64) // not there is 0
 	}
-	if seen == 0 {
+	if seen <= 0 {
 		return at, nil
 	}
 	frames, err1 := parseLines(log.Val())

@@ -22,6 +22,9 @@ import (
 // redis-server, a SQLite file. It returns cfg with the addresses of what it brought
 // up, for this process and its children, and a function that takes it away again.
 func Provide(ctx context.Context, cfg Config) (Config, func(), error) {
+	if cfg.Hold != 0 && cfg.Hold < 100*time.Millisecond { // as package stock wants it
+		return cfg, nil, fmt.Errorf("-hold %v: want 100ms or more", cfg.Hold)
+	}
 	var undo []func()
 	stop := func() {
 		for i := len(undo) - 1; i >= 0; i-- {

@@ -15,10 +15,10 @@ local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if not w[1] then
   return { 'none', 0, 0 }
+elseif now >= tonumber(w[2]) then -- also before it began: the room may have closed
+  return { 'late', 0, room }
 elseif now < tonumber(w[1]) then
   return { 'early', 0, room }
-elseif now >= tonumber(w[2]) then
-  return { 'late', 0, room }
 end
 local fen = call('LPOP', KEYS[2])
 if not fen then

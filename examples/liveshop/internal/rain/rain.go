@@ -265,23 +265,31 @@ func (r *Rains) start(q *api.Request) (any, error) {
 	if left <= 0 {
 		return rain, nil // over, or given up
 	}
+	return rain, r.begin(ctx, rain, left)
+}
+
+// begin opens the window, and tells the room.
+func (r *Rains) begin(ctx context.Context, rain Rain, left time.Duration) error {
 	text, err := json.Marshal(rain)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	window := keys(rain.ID)[0]
 	_, err = r.env.Redis.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		p.HSet(ctx, window, "starts", rain.Starts, "ends", rain.Ends, "room", rain.Room)
+		// What is there stays: the room may have closed since.
+		for field, v := range map[string]int64{"starts": rain.Starts, "ends": rain.Ends, "room": rain.Room} {
+			p.HSetNX(ctx, window, field, v)
+		}
 		p.PExpire(ctx, window, kept)
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := r.env.Redis.Set(ctx, onKey(v.ID), text, left).Err(); err != nil {
-		return nil, err
+	if err := r.env.Redis.Set(ctx, onKey(rain.Room), text, left).Err(); err != nil {
+		return err
 	}
-	return rain, r.opts.Announcer.Publish(ctx, v.ID, "rain", rain, im.Reliable)
+	return r.opts.Announcer.Publish(ctx, rain.Room, "rain", rain, im.Reliable)
 }
 
 // schedule decides when a rain is, in SQL: what was decided there is settled there, also

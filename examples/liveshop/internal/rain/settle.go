@@ -67,6 +67,50 @@ func (r *Rains) settleAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// CloseRoom ends the rains of a room: what falls is over, and what was paid for never
+// begins. Settled as any other, they give the host back what nobody caught. SQL hears of
+// it first: a window that is open in Redis ends with the settlement at the latest.
+func (r *Rains) CloseRoom(ctx context.Context, room int64) error {
+	waiting, err := r.list(ctx, "room = ? AND starts_ms = 0", room)
+	if err != nil {
+		return err
+	}
+	for _, v := range waiting {
+		if err := r.giveUp(ctx, v); err != nil {
+			return fmt.Errorf("rain %d of a closed room: %w", v.ID, err)
+		}
+	}
+	now, err := r.now(ctx)
+	if err != nil {
+		return err
+	}
+	const end = "UPDATE rains SET ends_ms = ? WHERE room = ? AND ends_ms > ?"
+	if _, err := r.env.DB.ExecContext(ctx, end, now, room, now); err != nil {
+		return err
+	}
+	over, err := r.list(ctx, "room = ? AND settled = 0 AND starts_ms > 0", room)
+	if err != nil {
+		return err
+	}
+	for _, v := range over {
+		if err := r.env.Redis.HSet(ctx, keys(v.ID)[0], "ends", v.Ends).Err(); err != nil {
+			return fmt.Errorf("rain %d of a closed room: %w", v.ID, err)
+		}
+	}
+	return r.env.Redis.Del(ctx, onKey(room)).Err()
+}
+
+// giveUp ends a rain that was paid for and not started. One that is not paid for may be
+// on its way to be: its money would come after the settlement.
+func (r *Rains) giveUp(ctx context.Context, v Rain) error {
+	b, err := r.books(ctx, v.ID)
+	if err != nil || b.prepared == 0 {
+		return err
+	}
+	_, err = r.env.DB.ExecContext(ctx, "UPDATE rains SET starts_ms = -1, ends_ms = -1 WHERE id = ? AND starts_ms = 0", v.ID)
+	return err
+}
+
 // settle books the packets that were grabbed and are not booked, and then gives the
 // host what is left of the money. It may be done twice, or by two at once: each
 // booking happens once.

@@ -185,7 +185,7 @@ func (r *Rooms) seen(q *api.Request) (any, error) {
 	if err := q.Decode(&in); err != nil {
 		return nil, err
 	}
-	if !slices.Contains(areas, in.Area) || in.At <= 0 {
+	if !slices.Contains(areas, in.Area) || in.At <= 0 || in.At >= 1<<53 {
 		return nil, api.Bad("want an area of %v, and at: its newest", areas)
 	}
 	return nil, r.dots.Seen(q.Context(), strconv.FormatInt(q.UID, 10), in.Area, time.UnixMilli(in.At))

@@ -2,8 +2,10 @@ package room
 
 import (
 	"context"
+	"errors"
 	"slices"
 
+	"github.com/spillway-go/spillway/cache"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
 )
 
@@ -30,6 +32,11 @@ func (r *Rooms) grant(q *api.Request) (any, error) {
 
 // Grant lets a host have something.
 func (r *Rooms) Grant(ctx context.Context, uid int64, what string) error {
+	if _, err := r.name(ctx, uid); errors.Is(err, cache.ErrNotFound) {
+		return api.NotFound("user")
+	} else if err != nil {
+		return err
+	}
 	_, err := r.env.DB.ExecContext(ctx, r.env.InsertNew("grants", "uid", "what"), uid, what)
 	return err
 }

@@ -23,6 +23,7 @@ type LeftItem struct {
 	Version int64  `json:"version"`
 	Total   int64  `json:"total"`
 	Edited  int64  `json:"edited"` // version of the product: another one, and the page looks at the shelf again
+	Paused  bool   `json:"paused,omitempty"`
 }
 
 // Left is the LeftFrame of a room; nil if it sells nothing. It is made of what this
@@ -37,7 +38,7 @@ func (s *Sale) Left(ctx context.Context, room int64) (any, error) {
 	}
 	f := LeftFrame{Items: make([]LeftItem, len(offers))}
 	for i, o := range offers {
-		f.Items[i] = LeftItem{SKU: o.SKU, Left: o.Left, Version: o.Version, Total: o.Total, Edited: o.Edited}
+		f.Items[i] = LeftItem{SKU: o.SKU, Left: o.Left, Version: o.Version, Total: o.Total, Edited: o.Edited, Paused: o.Paused}
 	}
 	return f, nil
 }

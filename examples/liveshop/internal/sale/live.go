@@ -187,7 +187,7 @@ func (s *Sale) runJournal(ctx context.Context, l *live) {
 // chores are what one server does for all of them, whoever comes first each second.
 func (s *Sale) chores(ctx context.Context) error {
 	return s.alone(ctx, "chores", func(ctx context.Context) error {
-		errs := []error{s.settleAll(ctx), s.closeAbandoned(ctx), s.sweepEnded(ctx)}
+		errs := []error{s.settleAll(ctx), s.closeAbandoned(ctx), s.closeAgain(ctx), s.sweepEnded(ctx)}
 		rooms, err := s.liveRooms(ctx)
 		errs = append(errs, err)
 		for _, room := range rooms {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -22,6 +23,8 @@ const (
 
 // codeEnded refuses what was on sale.
 const codeEnded = "ended"
+
+const tooMany = "that is more than each user may buy"
 
 var (
 	errClosed    = api.Conflict("closed", "the room sells nothing any more")
@@ -163,7 +166,7 @@ func (s *Sale) eligible(v shelf, uid int64, lines []Line) error {
 		it := v.item(line.SKU)
 		switch {
 		case it == nil:
-			return api.NotFound("product in this room: " + line.SKU)
+			return api.NotFound(fmt.Sprintf("product in this room: %q", line.SKU))
 		case it.Elsewhere:
 			return api.Conflict("elsewhere", line.SKU+" is sold elsewhere")
 		case seen[line.SKU]:
@@ -171,7 +174,7 @@ func (s *Sale) eligible(v shelf, uid int64, lines []Line) error {
 		case line.Qty < 1 || line.Qty > maxQty:
 			return api.Bad("items: %d of %s, want 1 to %d", line.Qty, line.SKU, maxQty)
 		case v.PerUser > 0 && line.Qty > v.PerUser:
-			return &api.Error{Status: http.StatusConflict, Code: "limit", Msg: "more than one user may buy", Data: line}
+			return &api.Error{Status: http.StatusConflict, Code: "limit", Msg: tooMany, Data: line}
 		case it.Opens > now:
 			return &api.Error{Status: http.StatusConflict, Code: "not_open", Msg: line.SKU + " is not on sale yet",
 				RetryAfter: time.Duration(it.Opens-now) * time.Millisecond}
@@ -270,7 +273,7 @@ func refusal(err error) error {
 		no.Code, no.Msg = "sold_out", "sold out"
 		no.Data = map[string]any{"sku": insufficient.SKU, "left": insufficient.Left}
 	case errors.As(err, &limit):
-		no.Code, no.Msg = "limit", "more than one user may buy"
+		no.Code, no.Msg = "limit", tooMany
 		no.Data = map[string]any{"sku": limit.SKU, "have": limit.Have, "limit": limit.Limit}
 	case errors.Is(err, stock.ErrConflict):
 		no.Code, no.Msg = "conflict", "this order_id was used for another order"

@@ -31,7 +31,10 @@ type Product struct {
 // A SKU is lower case: some databases compare without case.
 var skuForm = regexp.MustCompile(`^[a-z0-9._-]{1,40}$`)
 
-const maxUnits = 1 << 40
+const (
+	maxUnits = 1 << 40
+	maxMs    = 1 << 42 // in the year 2109: from now until then is a time.Duration
+)
 
 func (p Product) check() error {
 	switch {
@@ -45,7 +48,9 @@ func (p Product) check() error {
 		return api.Bad("fen: %d, want 1 to 2^40", p.Fen)
 	case p.Total < 0 || p.Total > maxUnits || p.PerUser < 0 || p.PerUser > maxUnits:
 		return api.Bad("total and per_user: 0 to 2^40")
-	case p.Opens < 0 || p.Closes < 0 || p.Closes > 0 && p.Closes <= p.Opens:
+	case p.Opens < 0 || p.Opens > maxMs || p.Closes < 0 || p.Closes > maxMs:
+		return api.Bad("opens and closes: 0 to 2^42 ms")
+	case p.Closes > 0 && p.Closes <= p.Opens:
 		return api.Bad("closes is not after opens")
 	}
 	return nil

@@ -190,6 +190,21 @@ func (s *Sale) closeAbandoned(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// closeAgain closes what SQL has as closing and the cache as open: whoever closed it was
+// killed in between, and it would sell on until its entry ends.
+func (s *Sale) closeAgain(ctx context.Context) error {
+	rooms, err := column[int64](s.env.DB.QueryContext(ctx, "SELECT room FROM sales WHERE state = ?", stateClosing))
+	errs := []error{err}
+	for _, room := range rooms {
+		v, err := s.shelf(ctx, room)
+		if err == nil && v.State == stateOpen {
+			err = s.CloseRoom(ctx, room)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
 // wind ends a sale that is closing, if nothing is on its way in it any more.
 func (s *Sale) wind(ctx context.Context, room int64) error {
 	v, err := s.shelf(ctx, room)

@@ -25,12 +25,15 @@ func (s *Sale) Routes(m *api.Mux) {
 	})
 	m.Admin("PUT /admin/warehouse/{sku}", func(r *api.Request) (any, error) {
 		var in struct {
-			Units int64 `json:"units"`
+			Units *int64 `json:"units"`
 		}
 		if err := r.Decode(&in); err != nil {
 			return nil, err
 		}
-		return in, table{s.env}.set(r.Context(), r.PathValue("sku"), in.Units)
+		if in.Units == nil {
+			return nil, api.Bad("units: how many are there?")
+		}
+		return in, table{s.env}.set(r.Context(), r.PathValue("sku"), *in.Units)
 	})
 	m.User("GET /products", func(r *api.Request) (any, error) {
 		products, err := s.Registered(r.Context(), r.UID)
@@ -58,11 +61,17 @@ func (s *Sale) Routes(m *api.Mux) {
 		return map[string]any{"items": lines}, err
 	}))
 	m.User("PUT /rooms/{id}/cart", inID(func(r *api.Request, room int64) (any, error) {
-		var in Line
+		var in struct {
+			SKU string `json:"sku"`
+			Qty *int64 `json:"qty"`
+		}
 		if err := r.Decode(&in); err != nil {
 			return nil, err
 		}
-		lines, err := s.PutCart(r.Context(), r.UID, room, in)
+		if in.Qty == nil {
+			return nil, api.Bad("qty: how many? 0 takes it out")
+		}
+		lines, err := s.PutCart(r.Context(), r.UID, room, Line{in.SKU, *in.Qty})
 		return map[string]any{"items": lines}, err
 	}))
 	m.User("POST /orders/token", func(r *api.Request) (any, error) {

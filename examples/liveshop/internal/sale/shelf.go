@@ -111,11 +111,13 @@ type Offer struct {
 	Closes    int64  `json:"closes"`
 	Elsewhere bool   `json:"elsewhere"`
 	Edited    int64  `json:"edited"` // version of the product
+	// Paused is that nothing is known to be left, which is not the same as sold out: it was
+	// put on the shelf just now, or Redis lost it and the sale is rebuilt from SQL. It is not
+	// to be had for the moment.
+	Paused bool `json:"paused,omitempty"`
 }
 
 // Offers returns what a room sells, and what was left a quarter of a second ago at most.
-// What was put on the shelf since then comes with the next look: nothing is known to be
-// left of it, which is not the same as sold out.
 func (s *Sale) Offers(ctx context.Context, room int64) ([]Offer, error) {
 	v, err := s.shelf(ctx, room)
 	if err != nil {
@@ -128,12 +130,10 @@ func (s *Sale) Offers(ctx context.Context, room int64) ([]Offer, error) {
 	offers := make([]Offer, 0, len(v.Items))
 	for _, it := range v.Items {
 		l, ok := levels[it.SKU]
-		if !ok && !it.Elsewhere && v.State == stateOpen {
-			continue
-		}
 		o := Offer{
 			SKU: it.SKU, Title: it.Title, Image: it.Image, Fen: it.Fen, Total: it.Units, Left: l.Left, Version: l.Version,
 			PerUser: v.PerUser, Opens: it.Opens, Closes: it.Closes, Elsewhere: it.Elsewhere, Edited: it.Version,
+			Paused: !ok && !it.Elsewhere && v.State == stateOpen,
 		}
 		if v.State != stateOpen {
 			o.Left = 0

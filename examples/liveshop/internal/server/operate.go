@@ -71,12 +71,15 @@ func (o *operate) flip(r *api.Request) (any, error) {
 		return nil, api.NotFound("switch")
 	}
 	var in struct {
-		On bool `json:"on"`
+		On *bool `json:"on"`
 	}
 	if err := r.Decode(&in); err != nil {
 		return nil, err
 	}
-	return map[string]bool{name: in.On}, o.env.Switches.Set(r.Context(), name, in.On)
+	if in.On == nil { // which is not off
+		return nil, api.Bad("on: want true or false")
+	}
+	return map[string]bool{name: *in.On}, o.env.Switches.Set(r.Context(), name, *in.On)
 }
 
 // figures are what a server tells of itself.

@@ -75,6 +75,7 @@ func (s *Server) wire(ctx context.Context) error {
 
 	rooms.OnOpen(func(ctx context.Context, r room.Room) error { return sales.Open(ctx, r.ID, r.Host, r.Star) })
 	rooms.OnClose(func(ctx context.Context, r room.Room) error { return sales.CloseRoom(ctx, r.ID) })
+	rooms.OnClose(func(ctx context.Context, r room.Room) error { return rains.CloseRoom(ctx, r.ID) })
 	rooms.Part("products", func(ctx context.Context, r room.Room, _ int64) (any, error) { return sales.Offers(ctx, r.ID) })
 	rooms.Part("online", func(ctx context.Context, r room.Room, _ int64) (any, error) { return hub.Online(ctx, r.ID) })
 	rooms.Part("last", func(ctx context.Context, r room.Room, _ int64) (any, error) { return hub.Last(ctx, r.ID) })

@@ -16,7 +16,7 @@ export class ApiError extends Error {
   // text is what a person is told.
   get text() {
     if (this.status === 429) return t("err.busy", { s: Math.max(1, this.retryAfter) });
-    if (has("err." + this.code)) return t("err." + this.code);
+    if (has("err." + this.code)) return t("err." + this.code, { msg: this.message });
     if (this.status === 0 || this.status >= 502) return t("err.away");
     return this.message;
   }

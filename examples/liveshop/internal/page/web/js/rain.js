@@ -16,6 +16,7 @@ export class Rain {
   #rain = null;
   #falling = false;
   #grabbed = false;
+  #ended = false;
   #text = el("span");
   #button = el("button", { type: "button", class: "grab", onclick: () => this.grab() }, icon("packet"), this.#text);
   #stop;
@@ -32,9 +33,17 @@ export class Rain {
     this.#stop();
   }
 
+  // end takes a rain away whose room has closed.
+  end() {
+    this.#ended = true;
+    this.#rain = null;
+    this.#packets.stop();
+    this.node.hidden = true;
+  }
+
   // show takes {id, starts, ends, total, count}.
   show(rain) {
-    if (!rain || rain.ends <= now()) return;
+    if (!rain || this.#ended || rain.ends <= now()) return;
     if (String(this.#rain?.id) !== String(rain.id)) this.#grabbed = false;
     this.#rain = rain;
     this.#falling = false;

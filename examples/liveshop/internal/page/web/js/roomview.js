@@ -217,6 +217,7 @@ export class RoomView {
     this.#air.classList.remove("live");
     say(this.#air, "room.ended");
     this.#shelf.end();
+    this.#rain.end();
   }
 
   // role shows what is for the host, or what is for everybody else: hosts neither buy in

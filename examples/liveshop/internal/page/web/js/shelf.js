@@ -37,9 +37,10 @@ export class Shelf {
   show(products) {
     for (const product of products) {
       const known = this.#rows.get(product.sku), row = known ?? this.#add(product);
+      const paused = known?.product.paused;
       row.show(product);
       // A frame may have told of its stock before this did of the product.
-      if (this.#stock.apply(product) || !known) row.left(this.#stock.left(product.sku));
+      if (this.#news(product) || !known || paused !== product.paused) row.left(this.#stock.left(product.sku));
       row.time();
     }
     this.#empty.hidden = this.#rows.size > 0;
@@ -57,10 +58,11 @@ export class Shelf {
   take(items) {
     let known = true;
     for (const item of items) {
-      const row = this.#rows.get(item.sku), news = this.#stock.apply(item);
+      const row = this.#rows.get(item.sku), news = this.#news(item);
       known &&= row !== undefined && row.product.edited >= item.edited;
-      if (!row || (!news && row.product.total === item.total)) continue;
+      if (!row || (!news && row.product.total === item.total && row.product.paused === item.paused)) continue;
       row.product.total = item.total;
+      row.product.paused = item.paused;
       row.left(this.#stock.left(item.sku));
     }
     return known;
@@ -73,7 +75,13 @@ export class Shelf {
   }
 
   get selling() {
-    return [...this.#rows.keys()].some((sku) => this.#stock.left(sku) > 0);
+    return [...this.#rows].some(([sku, row]) => row.product.paused || this.#stock.left(sku) > 0);
+  }
+
+  // news takes what is said of a product's stock, if it is any: of what is closed for the
+  // moment nobody knows how much is left.
+  #news(item) {
+    return !item.paused && this.#stock.apply(item);
   }
 
   product(sku) {
@@ -127,8 +135,8 @@ function newRow(product, actions) {
       const part = this.product.total > 0 ? n / this.product.total : 0;
       bar.style.setProperty("--part", String(Math.min(1, part)));
       this.node.classList.toggle("few", n > 0 && part <= few);
-      this.node.classList.toggle("out", n === 0);
-      say(stock, ended ? "shelf.closed" : n === 0 ? "shelf.out" : "shelf.left", { n: n.toLocaleString("en") });
+      this.node.classList.toggle("out", n === 0 && !this.product.paused);
+      say(stock, ended ? "shelf.closed" : this.product.paused ? "shelf.paused" : n === 0 ? "shelf.out" : "shelf.left", { n: n.toLocaleString("en") });
       if (before !== null && (before === 0) !== (n === 0)) this.node.classList.add("flip");
       this.time();
     },
@@ -136,14 +144,14 @@ function newRow(product, actions) {
     // time says whether the sale is on, by the server's clock.
     time() {
       const at = now(), { opens, closes } = this.product;
-      const early = opens > at, late = closes > 0 && closes <= at;
+      const early = opens > at, late = closes > 0 && closes <= at, { paused } = this.product;
       if (early) say(window, "shelf.opens", { time: time(opens - at) });
       else if (late) say(window, "shelf.closed");
       else if (closes > at && closes - at < 24 * 3_600_000) say(window, "shelf.closes", { time: time(closes - at) });
       else window.textContent = "";
-      say(buyText, ended ? "shelf.over" : early ? "shelf.soon" : late ? "shelf.over" : units === 0 ? "shelf.gone" : "buy");
+      say(buyText, ended ? "shelf.over" : early ? "shelf.soon" : late ? "shelf.over" : paused ? "shelf.wait" : units === 0 ? "shelf.gone" : "buy");
       for (const button of [buy, add]) {
-        if (!button.hasAttribute("aria-busy")) button.disabled = ended || early || late || units === 0;
+        if (!button.hasAttribute("aria-busy")) button.disabled = ended || early || late || paused || units === 0;
       }
     },
   };
