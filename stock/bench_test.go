@@ -22,6 +22,6 @@ func BenchmarkEncode(b *testing.B) {
 		for i := range batch {
 			batch[i] = newOp('D', ':', "o-000012345", "u-000123", items)
 		}
-		a.arguments(batch, "nonce", 0)
+		a.arguments(batch, a.callNonce(), 0)
 	}
 }

@@ -96,11 +96,6 @@
 // vanish: the fork is noticed, and Rebuild brings them back. Without a sink nothing is
 // noticed.
 //
-// A lost tail is noticed by the ids of its entries, which begin with the server's time.
-// A new master whose clock lags by more than the outage lasted may give the same ids to
-// other entries; where the last one that a sink has is among them nothing is noticed, by
-// Reconcile neither. Keep the clocks of masters and replicas together.
-//
 // It does not know about money, carts or delivery, and its records are not the
 // shop's order table: stock/stocksql has the rows for one.
 //

@@ -308,19 +308,19 @@ func TestLateAttemptOfARefusedOrder(t *testing.T) {
 			return codes
 		}
 		// The second attempt is the first to arrive. It refuses "o" and "r".
-		require.Equal(t, []int64{codeDone, codeInsufficient, codeNoSKU}, settle("1", "call-", 0, batch()))
+		require.Equal(t, []int64{codeDone, codeInsufficient, codeNoSKU}, settle("1", "1.call-", 0, batch()))
 		_, err := a.Restock(ctx, "more", Item{"tea", 10})
 		require.NoError(t, err)
 		require.NoError(t, a.Load(ctx, map[string]int64{"nothing": 1}))
 		// The first one comes late: now there would be enough.
-		require.Equal(t, []int64{codeReplay, codeSuperseded, codeSuperseded}, settle("0", "call-", 0, batch()))
+		require.Equal(t, []int64{codeReplay, codeSuperseded, codeSuperseded}, settle("0", "1.call-", 0, batch()))
 		// As does one that was split from its batch.
-		require.Equal(t, []int64{codeSuperseded}, settle("0", "call-", 1, batch()[1:2]))
+		require.Equal(t, []int64{codeSuperseded}, settle("0", "1.call-", 1, batch()[1:2]))
 		// Another call under the id that is refused likewise does not make it welcome.
 		big := []*op{newOp('R', ':', "o", "u", []Item{{"tea", 60}})}
-		require.Equal(t, []int64{codeInsufficient}, settle("1", "next-", 0, big))
-		require.Equal(t, []int64{codeSuperseded}, settle("0", "next-", 0, big))
-		require.Equal(t, []int64{codeSuperseded}, settle("0", "call-", 1, batch()[1:2]))
+		require.Equal(t, []int64{codeInsufficient}, settle("1", "2.next-", 0, big))
+		require.Equal(t, []int64{codeSuperseded}, settle("0", "2.next-", 0, big))
+		require.Equal(t, []int64{codeSuperseded}, settle("0", "1.call-", 1, batch()[1:2]))
 		require.Empty(t, kinds(t, a, "o"))
 		_, err = a.Lookup(ctx, Ref{"o", "u"})
 		require.ErrorIs(t, err, ErrNotFound)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -290,7 +289,7 @@ func (a *Activity) lookAt(ctx context.Context, bucket int, items []Item) (l look
 	if errors.Is(err, coalesce.ErrClosed) { // what only reads goes on
 		o := newMove('Z', head, items)
 		var alone []outcome
-		if alone, err = b.settle(ctx, []*op{o}, b.nonce+strconv.FormatUint(b.seq.Add(1), 36), 0); err == nil {
+		if alone, err = b.settle(ctx, []*op{o}, b.callNonce(), 0); err == nil {
 			out, err = alone[0], alone[0].err
 		}
 	}

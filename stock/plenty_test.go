@@ -34,7 +34,7 @@ func TestPlentyIsAsOneByOne(t *testing.T) {
 			require.NoError(t, general.Load(t.Context(), load))
 			for step := range 6 {
 				batch := randomBatch(rng, step)
-				nonce := fmt.Sprintf("n%d", step)
+				nonce := fmt.Sprintf("%d.n", step)
 				got, err := plenty.settle(t.Context(), batch, nonce, 0)
 				require.NoError(t, err)
 				want, err := general.settle(t.Context(), batch, nonce, 0)

@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"slices"
 	"strconv"
 	"time"
@@ -154,7 +155,7 @@ func (a *Activity) lane(o *op) string {
 
 // flush settles a batch with one script call.
 func (a *Activity) flush(ctx context.Context, _ string, batch []*op) ([]outcome, error) {
-	nonce := a.nonce + strconv.FormatUint(a.seq.Add(1), 36)
+	nonce := a.callNonce()
 	out, err := a.settle(ctx, batch, nonce, 0)
 	var reply redis.Error
 	if err == nil || len(batch) == 1 || !errors.Is(err, ErrUnknown) || !errors.As(err, &reply) {
@@ -176,7 +177,7 @@ func (a *Activity) flush(ctx context.Context, _ string, batch []*op) ([]outcome,
 // sweep releases the holds that came due, a few hundred at most, and returns the
 // server's time and when the next hold is due, zero if there is none.
 func (a *Activity) sweep(ctx context.Context) (now, due time.Time, err error) {
-	call := script.Call{Keys: a.keys.all, Args: a.arguments(nil, "0", 0), Resend: 1}
+	call := script.Call{Keys: a.keys.all, Args: a.arguments(nil, a.callNonce(), 0), Resend: 1}
 	reply, err := settleScript.Run(ctx, a.rdb, call)
 	if err != nil {
 		return now, due, err
@@ -320,6 +321,14 @@ func (a *Activity) unpack(reply any, n int, sent time.Time) (us, due int64, verd
 }
 
 func newNonce() string { return rand.Text()[:12] + "-" }
+
+// callNonce returns what names a call of settle.lua: a random number below 2^24, which ids
+// of the journal end in, and what no other call has.
+func (a *Activity) callNonce() string {
+	b := strconv.AppendUint(make([]byte, 0, 40), mathrand.Uint64N(1<<24), 10)
+	b = append(append(b, '.'), a.nonce...)
+	return string(strconv.AppendUint(b, a.seq.Add(1), 36))
+}
 
 func isOOM(err error) bool {
 	var reply redis.Error

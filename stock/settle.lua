@@ -5,11 +5,11 @@
 -- Derived  KEYS[7]:<generation>, the orders hashes; which generation is current
 --          stands in KEYS[1], and the two that are read are read before any write
 -- ARGV     1 resend (1: an earlier attempt of this same call may still arrive),
---          2 nonce of the call, 3 number of its ops before the first one here,
---          4 number of ops n, 5 number of SKUs m, 6 hold ms, 7 retention ms,
---          8 opens ms, 9 closes ms (0: never), 10 units per user, 11 units per
---          user and SKU (0: no limit), 12 eligible users only (0, 1),
---          13 users given (0, 1), 14 ms that a sink may be behind (0: any); then m
+--          2 nonce of the call, which begins with a random number, 3 number of its
+--          ops before the first one here, 4 number of ops n, 5 number of SKUs m,
+--          6 hold ms, 7 retention ms, 8 opens ms, 9 closes ms (0: never), 10 units
+--          per user, 11 units per user and SKU (0: no limit), 12 eligible users only
+--          (0, 1), 13 users given (0, 1), 14 ms that a sink may be behind (0: any); then m
 --          SKU fields, n record fields, n bodies, n shapes, and n users if 13 says so.
 --          A shape is the verb and then <index of SKU>x<qty>; repeated, or the reason
 --          of a cancel. A '!' behind says that a partial order must not do without this
@@ -27,7 +27,9 @@
 -- body. A level is "left held sold initial version". A journal entry is p the entry
 -- before, t server ms, h hold ms (0: nothing reserved) and o the ops: verb field
 -- body, and netstring(reason) after a cancel; 'V' netstring(sku) <version> <left>.
--- for a crossing.
+-- for a crossing. The first id of a millisecond ends in a random number: a server whose
+-- clock lags lives through milliseconds of the journal that it lost, and its entries must
+-- not be taken for those that a sink has.
 
 -- Deciding --------------------------------------------------------------------
 
@@ -159,9 +161,13 @@ if #crossings > 0 then call('XLEN', KEYS[3]) end
 if reserved and open == 0 then call('HLEN', KEYS[4]) end
 if #journal > 0 then
   -- The first write: where memory is short, Redis refuses this one or none.
-  local before = last
-  last = call('XADD', KEYS[2], '*', 'p', before, 't', format('%d', now),
-    'h', reserved and ARGV[6] or '0', 'o', table.concat(journal))
+  local before, hold, ops = last, reserved and ARGV[6] or '0', table.concat(journal)
+  local ms, seq = match(last, '^(%d+)-(%d+)$')
+  local id = now > tonumber(ms) and format('%d-%s', now, match(ARGV[2], '^%d+')) or format('%s-%d', ms, seq + 1)
+  last = redis.pcall('XADD', KEYS[2], id, 'p', before, 't', format('%d', now), 'h', hold, 'o', ops)
+  if type(last) == 'table' then -- the stream is ahead of its head, or memory is short
+    last = call('XADD', KEYS[2], '*', 'p', before, 't', format('%d', now), 'h', hold, 'o', ops)
+  end
   if reserved and due == 0 then
     due, cursor = now + tonumber(ARGV[6]), before
     reply[2] = due
