@@ -38,6 +38,8 @@ func TestCostPerCall(t *testing.T) {
 		{"Toggle", func() error { _, err := c.Toggle(ctx, 1, "likes", "ann", true); return err }},
 		{"ToggleAt", func() error { _, err := c.ToggleAt(ctx, 1, "likes", 5, true); return err }},
 		{"Get", func() error { _, err := c.Get(ctx, 1); return err }},
+		{"IsOn", func() error { _, err := c.IsOn(ctx, "likes", "ann", ids...); return err }},
+		{"IsOnAt", func() error { _, err := c.IsOnAt(ctx, "likes", 5, ids...); return err }},
 		{"GetMany", func() error { _, err := c.GetMany(ctx, ids); return err }},
 	}
 	for _, s := range steps { // so that the server knows the scripts
@@ -83,6 +85,8 @@ func TestKeysAndACL(t *testing.T) {
 	must(c.Toggle(ctx, 2, "likes", "ann", false))
 	must(c.Toggle(ctx, 2, "likes", "member-0001", true))
 	must(c.ToggleAt(ctx, 3, "likes", 1<<16-1, true))
+	must(c.IsOn(ctx, "likes", "ann", 1, 2))
+	must(c.IsOnAt(ctx, "likes", 5, 1, 2))
 	must(c.AddSync(ctx, 4, "likes", 1))
 	must(nil, c.Flush(ctx))
 	must(c.Get(ctx, 1))

@@ -159,6 +159,53 @@ func TestToggleCountsAMemberOnce(t *testing.T) {
 	})
 }
 
+// Who is on is told for many objects at once, of many slots.
+func TestIsOn(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for _, schema := range []Schema{posts, tiny} {
+			ctx, c := t.Context(), newCounterOf(t, rdb, schema, Options{Interval: never})
+			var ids []int64
+			var want []bool
+			for i := range int64(40) {
+				ids, want = append(ids, i*1000), append(want, i%3 == 0)
+				for _, change := range []bool{true, i%3 == 0} {
+					_, err := c.Toggle(ctx, i*1000, "likes", "ann", change)
+					require.NoError(t, err)
+					_, err = c.ToggleAt(ctx, i*1000, "views", 70_000, change)
+					require.NoError(t, err)
+				}
+			}
+			on, err := c.IsOn(ctx, "likes", "ann", ids...)
+			require.NoError(t, err)
+			require.Equal(t, want, on)
+			on, err = c.IsOnAt(ctx, "views", 70_000, ids...)
+			require.NoError(t, err)
+			require.Equal(t, want, on)
+			for name, none := range map[string]func() ([]bool, error){
+				"of another member": func() ([]bool, error) { return c.IsOn(ctx, "likes", "bob", ids...) },
+				"of another field":  func() ([]bool, error) { return c.IsOn(ctx, "views", "ann", ids...) },
+				"of another number": func() ([]bool, error) { return c.IsOnAt(ctx, "views", 70_001, ids...) },
+			} {
+				on, err = none()
+				require.NoError(t, err)
+				require.Equal(t, make([]bool, len(ids)), on, name)
+			}
+			on, err = c.IsOn(ctx, "likes", "ann")
+			require.NoError(t, err)
+			require.Empty(t, on)
+			_, err = c.IsOn(ctx, "nothing", "ann", 1)
+			require.ErrorIs(t, err, ErrInvalid)
+			_, err = c.IsOn(ctx, "likes", "", 1)
+			require.ErrorIs(t, err, ErrInvalid)
+			_, err = c.IsOn(ctx, "likes", "ann", make([]int64, maxMany+1)...)
+			require.ErrorIs(t, err, ErrInvalid)
+			require.NoError(t, c.Close(ctx))
+			_, err = c.IsOn(ctx, "likes", "ann", 1)
+			require.ErrorIs(t, err, ErrClosed)
+		}
+	})
+}
+
 func TestToggleAtCountsAMemberOnce(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 		for _, schema := range []Schema{posts, tiny} {

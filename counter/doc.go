@@ -7,7 +7,7 @@
 //     Options.Interval. Handle is the same for a counter that is hot.
 //   - AddSync stores an increment before it returns, for what may not be lost.
 //   - Toggle counts every member once, for the like that can be taken back; ToggleAt
-//     does so for members with dense numbers.
+//     does so for members with dense numbers. IsOn and IsOnAt tell whether one is on.
 //
 // # What it promises
 //
@@ -74,7 +74,8 @@
 //	:a:<process><call>     string  the token of an AddSync or a Toggle; ~100 B; TTL 1 min
 //
 // Commands, for an ACL: EVAL, EVALSHA, and inside scripts GET, SET, STRLEN, SETRANGE,
-// HMGET, HSET, SADD, SREM, SISMEMBER, GETBIT, SETBIT; with Options.Cold also SETNX,
+// HMGET, HSET, SADD, SREM, SISMEMBER, GETBIT, SETBIT, of which IsOn and IsOnAt send two by
+// themselves; with Options.Cold also SETNX,
 // DEL, EXISTS, HGETALL, TIME, ZADD, ZREM, ZRANGEBYSCORE; CONFIG GET or INFO in New.
 //
 // # When Redis is slow, down or fails over
@@ -104,6 +105,7 @@
 //	Toggle         1, shared                  O(1)
 //	ToggleAt       1, shared                  O(1)
 //	Get, GetMany   1                          O(keys)
+//	IsOn, IsOnAt   1                          none
 //
 // Shared means that the calls of one process that wait at the same time, up to 128, are
 // one pipeline; in a Cluster those of one shard. AddSync of a field that spreads makes a

@@ -58,8 +58,12 @@ func Example() {
 		changed, err := c.Toggle(ctx, 42, "likes", member, true)
 		fmt.Println(member, "likes it:", changed, err)
 	}
+	hearts, err := c.IsOn(ctx, "likes", "ann", 41, 42, 43) // of a page, for one reader
+	fmt.Println(hearts, err)
 	changed, err := c.ToggleAt(ctx, 44, "likes", 17, true) // for members with small numbers
 	fmt.Println("member 17 likes 44:", changed, err)
+	hearts, err = c.IsOnAt(ctx, "likes", 17, 43, 44)
+	fmt.Println(hearts, err)
 	values, err := c.Get(ctx, 42) // with what is not stored yet
 	fmt.Println(values, err)
 
@@ -79,7 +83,9 @@ func Example() {
 	// ann likes it: true <nil>
 	// bob likes it: true <nil>
 	// ann likes it: false <nil>
+	// [false true false] <nil>
 	// member 17 likes 44: true <nil>
+	// [false true] <nil>
 	// map[karma:-3 likes:2 views:1000] <nil>
 	// 2 <nil>
 	// pending: 0 refused: 0

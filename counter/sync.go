@@ -79,10 +79,10 @@ func (c *Counter) AddSync(ctx context.Context, id int64, field string, delta int
 // total stays right, and only changed may be false for a change that the first call
 // made.
 func (c *Counter) Toggle(ctx context.Context, id int64, field, member string, on bool) (changed bool, err error) {
-	if member == "" || len(member) > maxMember {
-		return false, fmt.Errorf("%w: member of %d bytes, want 1 to %d", ErrInvalid, len(member), maxMember)
+	if err := checkMember(member); err != nil {
+		return false, err
 	}
-	return c.toggle(ctx, c.toggles, id, field, "m:"+strconv.FormatInt(id, 10)+":"+field, member, on)
+	return c.toggle(ctx, c.toggles, id, field, setOf(id, field), member, on)
 }
 
 // ToggleAt is Toggle for members that are numbered without large gaps: they are kept in
@@ -90,8 +90,7 @@ func (c *Counter) Toggle(ctx context.Context, id int64, field, member string, on
 // it that was ever on needs. From one member on in 400 that is less than Toggle's set. A
 // field has either Toggle or ToggleAt: neither sees the other's members.
 func (c *Counter) ToggleAt(ctx context.Context, id int64, field string, member uint32, on bool) (changed bool, err error) {
-	bitmap := "d:" + strconv.FormatInt(id, 10) + ":" + field + ":" + strconv.Itoa(int(member/bitmapBits))
-	return c.toggle(ctx, c.togglesAt, id, field, bitmap, member%bitmapBits, on)
+	return c.toggle(ctx, c.togglesAt, id, field, bitmapOf(id, field, member), member%bitmapBits, on)
 }
 
 func (c *Counter) toggle(ctx context.Context, g *group, id int64, field, members string, member any, on bool) (changed bool, err error) {
