@@ -1,6 +1,7 @@
 package stock
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -61,8 +62,10 @@ func (s saved) restore(t testing.TB) {
 // forked wants the fork to be noticed and nothing else to pass.
 func forked(t testing.TB, a *Activity, sink *shelf) {
 	t.Helper()
-	require.ErrorIs(t, a.RunJournal(t.Context(), sink), ErrForked)
-	require.ErrorIs(t, a.RunJournal(t.Context(), sink), ErrForked, "and stays")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // without a fork it goes on
+	defer cancel()
+	require.ErrorIs(t, a.RunJournal(ctx, sink), ErrForked)
+	require.ErrorIs(t, a.RunJournal(ctx, sink), ErrForked, "and stays")
 	info, err := a.Inspect(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, sink.at(), info.Forked)

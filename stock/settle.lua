@@ -27,9 +27,10 @@
 -- body. A level is "left held sold initial version". A journal entry is p the entry
 -- before, t server ms, h hold ms (0: nothing reserved) and o the ops: verb field
 -- body, and netstring(reason) after a cancel; 'V' netstring(sku) <version> <left>.
--- for a crossing. The first id of a millisecond ends in a random number: a server whose
--- clock lags lives through milliseconds of the journal that it lost, and its entries must
--- not be taken for those that a sink has.
+-- for a crossing. An id is the clock's millisecond and a random number, or a random step
+-- beyond the last one of that millisecond: a server whose clock lags lives through
+-- milliseconds of the journal that it lost, and its entries must not be taken for those
+-- that a sink has.
 
 -- Deciding --------------------------------------------------------------------
 
@@ -163,7 +164,8 @@ if #journal > 0 then
   -- The first write: where memory is short, Redis refuses this one or none.
   local before, hold, ops = last, reserved and ARGV[6] or '0', table.concat(journal)
   local ms, seq = match(last, '^(%d+)-(%d+)$')
-  local id = now > tonumber(ms) and format('%d-%s', now, match(ARGV[2], '^%d+')) or format('%s-%d', ms, seq + 1)
+  local dice = tonumber(match(ARGV[2], '^%d+'))
+  local id = now > tonumber(ms) and format('%d-%d', now, dice) or format('%s-%d', ms, seq + 1 + dice)
   last = redis.pcall('XADD', KEYS[2], id, 'p', before, 't', format('%d', now), 'h', hold, 'o', ops)
   if type(last) == 'table' then -- the stream is ahead of its head, or memory is short
     last = call('XADD', KEYS[2], '*', 'p', before, 't', format('%d', now), 'h', hold, 'o', ops)
