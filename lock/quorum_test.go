@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillway-go/spillway/internal/key"
 	"github.com/spillway-go/spillway/internal/redistest"
 )
 
@@ -99,6 +100,48 @@ func TestQuorum(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, s.Unlock(t.Context()))
 	})
+}
+
+// A lease that began without a node has it as soon as it can, and may lose another then. It
+// is free everywhere after Unlock.
+func TestQuorumJoins(t *testing.T) {
+	for name, away := range map[string]func(*testing.T, []redis.UniversalClient, []*redistest.Faults) (back func()){
+		"was down": func(_ *testing.T, _ []redis.UniversalClient, faults []*redistest.Faults) func() {
+			down(faults[2])
+			return faults[2].Clear
+		},
+		"had given it to another": func(t *testing.T, nodes []redis.UniversalClient, _ []*redistest.Faults) func() {
+			other := quorum(t, nodes, Options{})
+			k := key.New("p", "lock", layout, "a").Key("quorum")
+			got, err := other.nodes[2].acquire(t.Context(), keys{record: []string{k}, all: []string{k}, channel: "c"}, "other", false)
+			require.NoError(t, err)
+			require.True(t, got.granted)
+			return func() { require.NoError(t, nodes[2].Del(t.Context(), k).Err()) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+				nodes, faults := threeNodes(t, b)
+				q := quorum(t, nodes, Options{})
+				back := away(t, nodes, faults)
+				ctx, s, err := q.Lock(t.Context(), "a")
+				require.NoError(t, err)
+				time.Sleep(time.Minute)
+				require.NoError(t, ctx.Err())
+				back()
+				time.Sleep(time.Minute)
+				down(faults[1])
+				time.Sleep(time.Minute)
+				require.NoError(t, ctx.Err(), "two of three are enough")
+				require.NoError(t, s.Unlock(t.Context()))
+				faults[1].Clear()
+				time.Sleep(time.Minute)
+				_, s, err = quorum(t, nodes, Options{}).TryLock(t.Context(), "a")
+				require.NoError(t, err)
+				require.NoError(t, s.Unlock(t.Context()))
+			})
+		})
+	}
 }
 
 // A node on which a request was executed and whose answer was lost is released too.

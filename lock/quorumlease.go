@@ -9,7 +9,8 @@ import (
 )
 
 // A QuorumLease is a hold of a lock on a majority of servers, until Unlock. It is
-// renewed in the background, and has no fence.
+// renewed in the background, where servers that it began without join it, and has no
+// fence.
 type QuorumLease struct {
 	q      *Quorum
 	name   string
@@ -136,14 +137,15 @@ func (s *QuorumLease) renew(ctx context.Context) {
 			return
 		}
 		sent := time.Now()
-		yes, no := s.extend(ctx)
+		yes, without := s.extend(ctx)
 		switch {
 		case yes >= s.q.majority():
 			s.mu.Lock()
 			s.deadline = sent.Add(ttl - drift(ttl))
 			s.mu.Unlock()
+			s.join(without)
 			next = ttl/3 - time.Since(sent)
-		case no > len(s.q.nodes)-s.q.majority():
+		case len(without) > len(s.q.nodes)-s.q.majority():
 			s.lose(ErrLost)
 			return
 		default:
@@ -152,16 +154,40 @@ func (s *QuorumLease) renew(ctx context.Context) {
 	}
 }
 
-// extend renews on all nodes at once, and counts the answers that come within a
-// twentieth of the TTL.
-func (s *QuorumLease) extend(ctx context.Context) (yes, no int) {
-	answers := make(chan nodeAnswer, len(s.q.nodes))
+// join takes the lock on nodes that are without it, beside the majority that has it: they
+// were down when it was taken, or another who asked was there first. They count from the
+// next renewal on. Without it a lease that began on two of three ends with one of these.
+func (s *QuorumLease) join(nodes []*Locker) {
+	for _, n := range nodes {
+		s.q.calls.Go(func(ctx context.Context) {
+			within, cancel := context.WithTimeout(ctx, s.q.opts.TTL/20)
+			defer cancel()
+			got, err := n.acquire(within, s.keys, s.token, false)
+			select {
+			case <-s.over: // the release may have been there before
+				if got.granted || err != nil {
+					_ = s.q.release(ctx, n, s.keys, s.token) // or its TTL ends it
+				}
+			default:
+			}
+		})
+	}
+}
+
+// extend renews on all nodes at once. It counts those that did within a twentieth of the
+// TTL, and returns those that are without the lock.
+func (s *QuorumLease) extend(ctx context.Context) (yes int, without []*Locker) {
+	type answer struct {
+		from *Locker
+		nodeAnswer
+	}
+	answers := make(chan answer, len(s.q.nodes))
 	for _, n := range s.q.nodes {
 		s.q.calls.Go(func(ctx context.Context) {
 			within, cancel := context.WithTimeout(ctx, s.q.opts.TTL/20)
 			defer cancel()
 			reply, err := renewScript.Run(within, n.rdb, n.renewCall(s.keys, s.token))
-			answers <- nodeAnswer{reply == int64(1), err}
+			answers <- answer{n, nodeAnswer{reply == int64(1), err}}
 		})
 	}
 	timer := time.NewTimer(s.q.opts.TTL / 20)
@@ -172,15 +198,15 @@ func (s *QuorumLease) extend(ctx context.Context) (yes, no int) {
 			if a.yes {
 				yes++
 			} else if a.err == nil {
-				no++
+				without = append(without, a.from)
 			}
 		case <-timer.C:
-			return yes, no
+			return yes, without
 		case <-s.over:
-			return yes, no
+			return yes, without
 		case <-ctx.Done():
-			return yes, no
+			return yes, without
 		}
 	}
-	return yes, no
+	return yes, without
 }
