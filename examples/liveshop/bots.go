@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/bots"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/check"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/client"
@@ -37,8 +38,10 @@ func crowd(fs *flag.FlagSet) func(context.Context, io.Writer) error {
 		}
 		if *addr != "" {
 			base := "http://" + strings.TrimSuffix(strings.TrimPrefix(*addr, "http://"), "/") // as the demo prints it, too
-			// The bots ask again and again while a server is away; one that never was is a mistake.
-			if err := (&client.Client{HTTP: http.DefaultClient, Base: base}).Call(ctx, "GET /rooms", nil, nil); err != nil {
+			// The bots ask again and again while a server is away or busy; one that never was is
+			// a mistake.
+			err := (&client.Client{HTTP: http.DefaultClient, Base: base}).Call(ctx, "GET /rooms", nil, nil)
+			if busy := new(api.Error); err != nil && !(errors.As(err, &busy) && busy.Status >= 500) {
 				return fmt.Errorf("no service answers at %s: %w", base, err)
 			}
 			return bots.Run(ctx, base, opts, out)
