@@ -119,7 +119,7 @@
 //
 //	:levels    hash    a field per SKU, and the activity's own state, with the
 //	                   checkpoints of the sinks; ~80 B a SKU
-//	:journal   stream  an entry per batch; ~45 B an order in a batch, ~100 B alone
+//	:journal   stream  an entry per batch; ~45 B an order in a batch, ~115 B alone
 //	:events    stream  the last thousand sell-outs and returns; ~60 B each
 //	:holds     hash    a field per open hold; ~110 B
 //	:orders:N  hash    a field per settled order; ~110 B; TTL: see below
@@ -127,7 +127,7 @@
 //	:eligible  set     a member per user, if EligibleOnly
 //
 // An order with its journal entry takes 130 bytes deducted and 145 reserved, with
-// ids of 11 and users of 8 bytes, when calls are merged; 170 alone; 85 more with a
+// ids of 11 and users of 8 bytes, when calls are merged; 185 alone; 85 more with a
 // limit per user. Each byte of id counts twice. The journal is kept whole
 // until a sink is registered, by RunJournal; from then on what all sinks have is trimmed,
 // but for the entries since the oldest open hold, and about a hundred more. A
