@@ -359,3 +359,28 @@ func coldRaces(t *testing.T, perCounter int, naive bool) (got, want [3]int64) {
 	t.Logf("%d moves, %d store failures told, %d replies lost", moves.Load(), failed.Load(), faulty.Load())
 	return got, want
 }
+
+// A block that is brought back for a call, and may or may not have come, is no reason to tell
+// the caller that what he wanted may have happened: it has not.
+func TestUnknownReturnIsUnavailable(t *testing.T) {
+	redistest.Bubble(t, func(t *testing.T, b *redistest.Env) {
+		var faults redistest.Faults
+		ctx, store := t.Context(), newMemoryStore()
+		c := newCounterOf(t, b.Client(faults.Options), tiny, Options{Prefix: "p", Interval: never, Cold: store})
+		require.NoError(t, c.Add(1, "likes", 1))
+		require.NoError(t, c.Flush(ctx))
+		require.True(t, moveOut(t, c, 1))
+		for name, call := range map[string]func() error{
+			"AddSync": func() error { _, err := c.AddSync(ctx, 1, "likes", 1); return err },
+			"Get":     func() error { _, err := c.Get(ctx, 1); return err },
+		} {
+			// The call itself is answered; the script that restores the block is not.
+			faults.Add(redistest.Rule{Do: redistest.CutBefore, Match: "evalsha", Skip: 1, Times: -1})
+			err := call()
+			require.NotZero(t, faults.Fired(redistest.CutBefore), name)
+			require.ErrorIs(t, err, ErrUnavailable, name)
+			require.NotErrorIs(t, err, ErrUnknown, name)
+			faults.Clear()
+		}
+	})
+}
