@@ -16,13 +16,36 @@ import (
 
 // A guard stands between database/sql and the driver, so that it sees the statements
 // of all packages: a circuit breaker, which answers for a database that is down
-// instead of making everybody wait for it; a histogram; and the operator's switch
-// that makes it slow.
+// instead of making everybody wait for it; a histogram; the operator's switch that
+// makes it slow; and, for a database with one writer at a time, a queue.
 type guard struct {
 	driver.Connector
 	breaker *gobreaker.CircuitBreaker[struct{}]
 	slow    atomic.Bool
 	seconds prometheus.Histogram
+	writer  chan struct{} // full while somebody writes; nil if any number may
+}
+
+// oneWriter lets the writers of this process wait for each other here. Inside SQLite they
+// would sleep and try again, up to a tenth of a second longer than they have to.
+func (g *guard) oneWriter() { g.writer = make(chan struct{}, 1) }
+
+func (g *guard) lock(ctx context.Context) error {
+	if g.writer == nil {
+		return nil
+	}
+	select {
+	case g.writer <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (g *guard) unlock() {
+	if g.writer != nil {
+		<-g.writer
+	}
 }
 
 func newGuard(c driver.Connector, log *slog.Logger, metrics *prometheus.Registry) *guard {
@@ -98,18 +121,25 @@ func (g *guard) Connect(ctx context.Context) (c driver.Conn, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &guarded{c, g}, nil
+	return &guarded{Conn: c, g: g}, nil
 }
 
 // A guarded is a connection. It passes on what both drivers can do. A commit is not
 // guarded: one that is refused here would leave the transaction open.
 type guarded struct {
 	driver.Conn
-	g *guard
+	g    *guard
+	inTx bool
 }
 
 func (c *guarded) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (res driver.Result, err error) {
 	err = c.g.do(ctx, func() (err error) {
+		if !c.inTx {
+			if err := c.g.lock(ctx); err != nil {
+				return err
+			}
+			defer c.g.unlock()
+		}
 		res, err = c.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
 		return err
 	})
@@ -134,10 +164,39 @@ func (c *guarded) PrepareContext(ctx context.Context, query string) (stmt driver
 
 func (c *guarded) BeginTx(ctx context.Context, opts driver.TxOptions) (tx driver.Tx, err error) {
 	err = c.g.do(ctx, func() (err error) {
-		tx, err = c.Conn.(driver.ConnBeginTx).BeginTx(ctx, opts)
-		return err
+		if err = c.g.lock(ctx); err != nil {
+			return err
+		}
+		if tx, err = c.Conn.(driver.ConnBeginTx).BeginTx(ctx, opts); err != nil {
+			c.g.unlock()
+			return err
+		}
+		c.inTx = true
+		return nil
 	})
-	return tx, err
+	return guardedTx{tx, c}, err
+}
+
+// A guardedTx lets the next one write when it has ended, of which database/sql sees to
+// that it happens once.
+type guardedTx struct {
+	driver.Tx
+	c *guarded
+}
+
+func (t guardedTx) Commit() error {
+	defer t.ended()
+	return t.Tx.Commit()
+}
+
+func (t guardedTx) Rollback() error {
+	defer t.ended()
+	return t.Tx.Rollback()
+}
+
+func (t guardedTx) ended() {
+	t.c.inTx = false
+	t.c.g.unlock()
 }
 
 // Ping is not guarded: it is how one asks whether the database is down.

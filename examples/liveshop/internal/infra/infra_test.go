@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -111,6 +112,61 @@ func TestTx(t *testing.T) {
 		}))
 		require.Equal(t, 2, runs)
 	})
+}
+
+// Writers of a process wait for each other and not inside SQLite, which here refuses to
+// let anybody wait; and who cannot wait leaves.
+func TestOneWriterAtATime(t *testing.T) {
+	env := shoptest.Env(t)
+	ctx := t.Context()
+	require.NoError(t, env.Migrate(ctx, "CREATE TABLE IF NOT EXISTS things (k BIGINT NOT NULL PRIMARY KEY)"))
+	conns := make([]*sql.Conn, env.DB.Stats().MaxOpenConnections)
+	for i := range conns {
+		var err error
+		conns[i], err = env.DB.Conn(ctx)
+		require.NoError(t, err)
+		_, err = conns[i].ExecContext(ctx, "PRAGMA busy_timeout = 0")
+		require.NoError(t, err)
+	}
+	for _, c := range conns {
+		require.NoError(t, c.Close())
+	}
+	gone := errors.New("gone")
+	errs := make([]error, 100)
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() {
+			if i%2 == 0 {
+				_, errs[i] = env.DB.ExecContext(ctx, "INSERT INTO things (k) VALUES (?)", i)
+				return
+			}
+			err := env.Tx(ctx, func(tx *sql.Tx) error {
+				_, err := tx.ExecContext(ctx, "INSERT INTO things (k) VALUES (?)", i)
+				if err == nil && i%4 == 1 {
+					err = gone
+				}
+				return err
+			})
+			if !errors.Is(err, gone) {
+				errs[i] = err
+			}
+		})
+	}
+	wg.Wait()
+	require.NoError(t, errors.Join(errs...))
+	var n int
+	require.NoError(t, env.DB.QueryRowContext(ctx, "SELECT COUNT(*) FROM things").Scan(&n))
+	require.Equal(t, 75, n)
+
+	err := env.Tx(ctx, func(*sql.Tx) error {
+		hasty, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+		defer cancel()
+		_, err := env.DB.ExecContext(hasty, "DELETE FROM things")
+		return err
+	})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	_, err = env.DB.ExecContext(ctx, "DELETE FROM things")
+	require.NoError(t, err, "who left is not waited for")
 }
 
 // While SlowSQL is on statements take long, and a caller who cannot wait leaves.

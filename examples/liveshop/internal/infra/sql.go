@@ -25,7 +25,8 @@ func (e *Env) openSQL(ctx context.Context, dsn string) error {
 	e.DB = sql.OpenDB(e.guard)
 	conns := 32
 	if e.Dialect == idgen.SQLite {
-		conns = 4 // there is one writer at a time; more only wait inside SQLite
+		e.guard.oneWriter()
+		conns = 8 // all but one of those that write wait
 	}
 	e.DB.SetMaxOpenConns(conns)
 	e.DB.SetMaxIdleConns(conns)
