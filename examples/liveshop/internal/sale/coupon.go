@@ -51,14 +51,18 @@ func (s *Sale) Welcome(ctx context.Context, tx *sql.Tx, uid int64) error {
 	return err
 }
 
+// couponsOf says unused by the time. By the order, which is unique in its table, SQLite
+// would look through the unused coupons of everybody.
+const couponsOf = `SELECT coupon, off_fen, min_fen, expires_ms FROM coupons
+	WHERE uid = ? AND used_ms = 0 AND expires_ms > ? ORDER BY expires_ms, coupon LIMIT 20`
+
 // Coupons returns what a user has that is neither used nor expired.
 func (s *Sale) Coupons(ctx context.Context, uid int64) (Coupons, error) {
 	all := Coupons{Coupons: []Coupon{}, Resting: s.resting()}
 	if all.Resting {
 		return all, nil
 	}
-	rows, err := s.env.DB.QueryContext(ctx, `SELECT coupon, off_fen, min_fen, expires_ms FROM coupons
-		WHERE uid = ? AND order_id IS NULL AND expires_ms > ? ORDER BY expires_ms, coupon LIMIT 20`, uid, s.now())
+	rows, err := s.env.DB.QueryContext(ctx, couponsOf, uid, s.now())
 	if err != nil {
 		return all, err
 	}

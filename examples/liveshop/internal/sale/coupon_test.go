@@ -62,6 +62,16 @@ func (sh *shop) has(t testing.TB, uid int64) []string {
 	return names
 }
 
+// What a user has is found without a look at what others have.
+func TestCouponsAreFoundByUser(t *testing.T) {
+	t.Parallel()
+	sh := newShop(t, shoptest.Env(t), Options{})
+	var plan string
+	err := sh.env.DB.QueryRowContext(t.Context(), "EXPLAIN QUERY PLAN "+couponsOf, 1, 1).Scan(new(any), new(any), new(any), &plan)
+	require.NoError(t, err)
+	require.Contains(t, plan, "USING INDEX coupons_by_user (uid=?)")
+}
+
 // What is refused leaves everything as it was: the order is paid in full, and the coupon
 // is still there.
 func coupons(t *testing.T, sh *shop) {
@@ -76,7 +86,7 @@ func coupons(t *testing.T, sh *shop) {
 		{"the order is too small", "bulb", nil, "coupon_minimum"},
 		{"expired", "lamp", func(int64, string) string { return "expires_ms = 1" }, "coupon_expired"},
 		{"somebody else's", "lamp", func(uid int64, _ string) string { return fmt.Sprintf("uid = %d", uid+1_000_000) }, "not_found"},
-		{"used", "lamp", func(uid int64, _ string) string { return fmt.Sprintf("order_id = %d", -uid) }, "coupon_used"},
+		{"used", "lamp", func(uid int64, _ string) string { return fmt.Sprintf("order_id = %d, used_ms = 1", -uid) }, "coupon_used"},
 		{"nobody's", "lamp", func(_ int64, coupon string) string { return fmt.Sprintf("coupon = 'was-%s'", coupon) }, "not_found"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

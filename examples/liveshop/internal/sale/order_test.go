@@ -122,6 +122,28 @@ func TestTokens(t *testing.T) {
 	require.ErrorIs(t, err, errNoOrder, "a token is no order yet")
 }
 
+// What costs something is known also of a product that came to the shelf a moment ago.
+func TestCost(t *testing.T) {
+	t.Parallel()
+	sh := newShop(t, shoptest.Env(t), Options{})
+	ctx := t.Context()
+	sh.opened(t, 1, Product{SKU: "tea", Total: 5, Fen: 30})
+	_, err := sh.shelf(ctx, 1)
+	require.NoError(t, err)
+	for _, statement := range []string{
+		"INSERT INTO products SELECT 'cup', host, title, image, fen, total, per_user, opens_ms, closes_ms, elsewhere, version FROM products",
+		"INSERT INTO sale_items SELECT room, 'cup', 7, loaded, units, returned FROM sale_items",
+	} {
+		_, err = sh.env.DB.ExecContext(ctx, statement)
+		require.NoError(t, err)
+	}
+	for want, lines := range map[int64][]Line{60: {{"tea", 2}}, 81: {{"tea", 2}, {"cup", 3}}} {
+		fen, err := sh.cost(ctx, 1, lines)
+		require.NoError(t, err)
+		require.Equal(t, want, fen)
+	}
+}
+
 // Who lost the answer gets it also when the room has closed since, or the time of the
 // product is over.
 func TestPlacedBefore(t *testing.T) { both(t, placedBefore) }

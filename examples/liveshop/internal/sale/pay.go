@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -126,17 +127,35 @@ func (s *Sale) begin(ctx context.Context, uid, id, room int64) (payment, error) 
 	case err != nil:
 		return p, err
 	}
-	all, err := s.goods(ctx, room)
-	if err != nil {
+	if p.fen, err = s.cost(ctx, room, linesOf(res.Items)); err != nil {
 		return p, err
 	}
-	_, p.fen = price(linesOf(res.Items), all)
-	_, err = s.env.DB.ExecContext(ctx, s.env.InsertNew("payments", "order_id", "uid", "room", "fen", "state", "begun_ms"),
+	inserted, err := s.env.DB.ExecContext(ctx, s.env.InsertNew("payments", "order_id", "uid", "room", "fen", "state", "begun_ms"),
 		p.order, p.uid, p.room, p.fen, p.state, p.begun)
 	if err != nil {
 		return p, err
 	}
-	return s.payment(ctx, id) // another click's, perhaps
+	if n, err := inserted.RowsAffected(); err != nil || n == 1 {
+		return p, err
+	}
+	return s.payment(ctx, id) // another click's
+}
+
+// cost returns what an order costs. The price of a product in a room does not change, so
+// that the shelf in memory is asked first, which may not have the newest product yet.
+func (s *Sale) cost(ctx context.Context, room int64, lines []Line) (fen int64, err error) {
+	v, err := s.shelf(ctx, room)
+	if err != nil {
+		return 0, err
+	}
+	all := v.goods()
+	if slices.ContainsFunc(lines, func(l Line) bool { return v.item(l.SKU) == nil }) {
+		if all, err = s.goods(ctx, room); err != nil {
+			return 0, err
+		}
+	}
+	_, fen = price(lines, all)
+	return fen, nil
 }
 
 func (s *Sale) payment(ctx context.Context, id int64) (p payment, err error) {
