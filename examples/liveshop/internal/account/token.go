@@ -74,8 +74,12 @@ func (a *Accounts) newToken(ctx context.Context, uid int64) (string, error) {
 
 // Authenticate returns whose token it is, 0 if nobody's.
 func (a *Accounts) Authenticate(ctx context.Context, token string) (uid int64, err error) {
-	uid, err = a.env.Redis.Get(ctx, tokenKey(token)).Int64()
-	if errors.Is(err, redis.Nil) {
+	key := tokenKey(token)
+	var got *redis.StringCmd
+	if err := a.env.Together(ctx, key, func(p redis.Pipeliner) { got = p.Get(ctx, key) }); err != nil {
+		return 0, err
+	}
+	if uid, err = got.Int64(); errors.Is(err, redis.Nil) {
 		return 0, nil
 	}
 	return uid, err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spillway-go/spillway/cache"
 	"github.com/spillway-go/spillway/idgen"
+	"github.com/spillway-go/spillway/internal/coalesce"
 	"github.com/spillway-go/spillway/ratelimit/overload"
 )
 
@@ -47,6 +48,7 @@ type Env struct {
 
 	guard *guard
 	ids   idgen.Store
+	trips *coalesce.Group[func(redis.Pipeliner), error]
 
 	mu     sync.Mutex
 	segs   map[string]*idgen.Segment
@@ -63,6 +65,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Env, error) {
 		return nil, errors.New("infra: an address is missing: Provide comes before Open")
 	}
 	e.Redis = openRedis(cfg)
+	e.trips = coalesce.New(e.trip, coalesce.Options{})
 	if err := e.openSQL(ctx, cfg.DB); err != nil {
 		return nil, errors.Join(err, e.Redis.Close())
 	}
@@ -137,5 +140,5 @@ func (e *Env) Close() error {
 	for _, s := range e.segs {
 		errs = append(errs, s.Close(ctx))
 	}
-	return errors.Join(append(errs, e.DB.Close(), e.Redis.Close())...)
+	return errors.Join(append(errs, e.trips.Close(ctx), e.DB.Close(), e.Redis.Close())...)
 }

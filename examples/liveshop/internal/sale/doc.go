@@ -31,7 +31,8 @@
 //
 // Redis keys, beside those of stock, cache, delayqueue and lock:
 //
-//	liveshop:order:<id>            hash  a token: whose it is, and what was ordered with it; TTL 30 min, then 48 h
+//	liveshop:order:{<id>}          string  a token: whose it is; TTL 30 min, and once it is used 30 min behind the hold
+//	liveshop:order:{<id>}:<uid>    string  what that user ordered with it; TTL the same
 //	liveshop:cart:<room>:<uid>     hash  SKU → quantity; TTL 7 days
 //	liveshop:warehouse:looks       zset  rooms with products that are sold elsewhere, by the last look
 //	liveshop:warehouse:{<room>}:…  hash, string  what was seen there, and when; TTL 1 h

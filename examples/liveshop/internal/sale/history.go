@@ -52,10 +52,7 @@ func (s *Sale) Order(ctx context.Context, uid, id int64) (Order, error) {
 		return o, err
 	}
 	inSQL := err == nil
-	owner, room, err := s.whose(ctx, id)
-	if err == nil && owner != uid {
-		err = errNoOrder
-	}
+	room, err := s.roomOf(ctx, uid, id)
 	if err != nil {
 		return o, err
 	}

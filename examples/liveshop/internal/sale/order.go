@@ -11,13 +11,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/spillway-go/spillway/examples/liveshop/internal/api"
 	"github.com/spillway-go/spillway/stock"
 )
 
 const (
-	tokenKept = 30 * time.Minute // since it was last used
-	orderKept = 48 * time.Hour   // the token of an order: until SQL has it, and a while longer
+	tokenKept = 30 * time.Minute // unused; and used, behind the hold of its order
 	maxLines  = 20
 )
 
@@ -32,7 +33,11 @@ var (
 		Msg: "the stock is being rebuilt: try again with the same order_id"}
 )
 
-func orderKey(id int64) string { return "liveshop:order:" + strconv.FormatInt(id, 10) }
+// tokenKey says whose the number of an order is; claimKey what a user ordered with it,
+// which may be a stranger's claim.
+func tokenKey(id int64) string { return "liveshop:order:{" + strconv.FormatInt(id, 10) + "}" }
+
+func claimKey(id, uid int64) string { return tokenKey(id) + ":" + strconv.FormatInt(uid, 10) }
 
 // Token returns the number of an order that may be placed, by this user, within half
 // an hour. Placed twice it is one order.
@@ -45,11 +50,8 @@ func (s *Sale) Token(ctx context.Context, uid int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	pipe := s.env.Redis.TxPipeline() // no token without an end
-	pipe.HSet(ctx, orderKey(id), "uid", uid)
-	pipe.Expire(ctx, orderKey(id), tokenKept)
-	_, err = pipe.Exec(ctx)
-	return id, down(err)
+	key := tokenKey(id)
+	return id, down(s.env.Together(ctx, key, func(p redis.Pipeliner) { p.Set(ctx, key, uid, tokenKept) }))
 }
 
 // A Placed is an order that got something.
@@ -97,7 +99,7 @@ func (s *Sale) Place(ctx context.Context, uid, id, room int64, lines []Line) (Pl
 	}
 	if !res.Replayed {
 		s.orders.Add(1)
-		s.tidy(ctx, uid, id, room, res.Items)
+		s.tidy(ctx, uid, room, res.Items)
 	}
 	return v.placed(id, res), nil
 }
@@ -105,12 +107,9 @@ func (s *Sale) Place(ctx context.Context, uid, id, room int64, lines []Line) (Pl
 // before returns the answer that an order got which would be refused by now; if it was not
 // placed before, or got nothing, no.
 func (s *Sale) before(ctx context.Context, v shelf, uid, id, room int64, lines []Line, no error) (Placed, error) {
-	user := strconv.FormatInt(uid, 10)
-	got, err := s.env.Redis.HMGet(ctx, orderKey(id), "uid", "what:"+user).Result()
-	if err != nil {
-		return Placed{}, down(err)
-	}
-	if got[0] != user || got[1] != canonical(room, lines) {
+	if what, err := s.claimed(ctx, uid, id); err != nil {
+		return Placed{}, err
+	} else if what != canonical(room, lines) {
 		return Placed{}, no
 	}
 	l, err := s.of(ctx, room)
@@ -198,40 +197,52 @@ func (s *Sale) claim(ctx context.Context, uid, id int64, what string) (first boo
 	if id < 1 || id >= idDomain {
 		return false, errNoToken
 	}
-	key, user := orderKey(id), strconv.FormatInt(uid, 10)
-	pipe := s.env.Redis.Pipeline()
-	set := pipe.HSetNX(ctx, key, "what:"+user, what) // a stranger's claim is another field
-	pipe.Expire(ctx, key, tokenKept)
-	got := pipe.HMGet(ctx, key, "uid", "what:"+user)
-	if _, err := pipe.Exec(ctx); err != nil {
+	token, claim, kept := tokenKey(id), claimKey(id, uid), tokenKept+s.opts.Hold
+	var owner, was *redis.StringCmd
+	var set *redis.BoolCmd
+	err = s.env.Together(ctx, token, func(p redis.Pipeliner) {
+		owner = p.GetEx(ctx, token, kept)
+		set = p.SetNX(ctx, claim, what, kept)
+		p.Expire(ctx, claim, kept)
+		was = p.Get(ctx, claim)
+	})
+	switch {
+	case err != nil:
 		return false, down(err)
-	}
-	switch owner, was := got.Val()[0], got.Val()[1]; {
-	case owner == nil: // no token, or a forgotten one
-		_ = s.env.Redis.Del(ctx, key) // else it goes with its TTL
+	case owner.Val() == "": // no token, or a forgotten one
+		_ = s.env.Redis.Del(ctx, claim) // else it goes with its TTL
 		return false, errNoToken
-	case owner != user:
+	case owner.Val() != strconv.FormatInt(uid, 10):
 		return false, errNoToken
-	case was != what:
+	case was.Val() != what:
 		return false, api.Conflict("conflict", "this order_id was used for another order")
 	}
 	return set.Val(), nil
 }
 
+// claimed returns what a user ordered with a token; empty if nothing, or if it is not theirs.
+func (s *Sale) claimed(ctx context.Context, uid, id int64) (what string, err error) {
+	var owner, was *redis.StringCmd
+	err = s.env.Together(ctx, tokenKey(id), func(p redis.Pipeliner) {
+		owner, was = p.Get(ctx, tokenKey(id)), p.Get(ctx, claimKey(id, uid))
+	})
+	if err != nil || owner.Val() != strconv.FormatInt(uid, 10) {
+		return "", down(err)
+	}
+	return was.Val(), nil
+}
+
 var errNoToken = &api.Error{Status: http.StatusNotFound, Code: "no_token", Msg: "ask for an order_id first: POST /orders/token"}
 
-// tidy takes what was ordered out of the cart, and keeps the token. Both may fail: they
-// are conveniences.
-func (s *Sale) tidy(ctx context.Context, uid, id, room int64, items []stock.Item) {
+// tidy takes what was ordered out of the cart. It may fail: it is a convenience.
+func (s *Sale) tidy(ctx context.Context, uid, room int64, items []stock.Item) {
 	skus := make([]string, len(items))
 	for i, it := range items {
 		skus[i] = it.SKU
 	}
-	pipe := s.env.Redis.Pipeline()
-	pipe.HDel(ctx, cartKey(room, uid), skus...)
-	pipe.Expire(ctx, orderKey(id), orderKept)
-	if _, err := pipe.Exec(ctx); err != nil {
-		s.env.Log.Info("cart stays as it is", "uid", uid, "order", id, "err", err)
+	key := cartKey(room, uid)
+	if err := s.env.Together(ctx, key, func(p redis.Pipeliner) { p.HDel(ctx, key, skus...) }); err != nil {
+		s.env.Log.Info("cart stays as it is", "uid", uid, "room", room, "err", err)
 	}
 }
 
@@ -294,24 +305,22 @@ func refusal(err error) error {
 	return no
 }
 
-// whose returns the buyer and room of an order: from Redis, or, when that does not
-// know, from SQL.
-func (s *Sale) whose(ctx context.Context, id int64) (uid, room int64, err error) {
-	got, err := s.env.Redis.HGetAll(ctx, orderKey(id)).Result()
+// roomOf returns the room of a user's order: from Redis, or, when that does not know,
+// from SQL.
+func (s *Sale) roomOf(ctx context.Context, uid, id int64) (room int64, err error) {
+	what, err := s.claimed(ctx, uid, id)
 	if err != nil {
-		return 0, 0, down(err)
+		return 0, err
 	}
-	if what, ok := got["what:"+got["uid"]]; ok {
-		what, _, _ = strings.Cut(what, " ")
-		uid, err1 := strconv.ParseInt(got["uid"], 10, 64)
-		room, err2 := strconv.ParseInt(what, 10, 64)
-		return uid, room, errors.Join(err1, err2)
+	if what != "" {
+		text, _, _ := strings.Cut(what, " ")
+		return strconv.ParseInt(text, 10, 64)
 	}
-	err = s.env.DB.QueryRowContext(ctx, "SELECT uid, room FROM orders WHERE order_id = ?", id).Scan(&uid, &room)
+	err = s.env.DB.QueryRowContext(ctx, "SELECT room FROM orders WHERE order_id = ? AND uid = ?", id, uid).Scan(&room)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = errNoOrder
 	}
-	return uid, room, err
+	return room, err
 }
 
 var errNoOrder = api.NotFound("order")

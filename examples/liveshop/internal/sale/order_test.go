@@ -50,7 +50,7 @@ func TestRefusals(t *testing.T) {
 		require.NoError(t, err)
 		_, err = sh.Place(ctx, no.uid, id, no.room, no.lines)
 		refused(t, err, no.code)
-		require.Equal(t, int64(1), sh.env.Redis.HLen(ctx, orderKey(id)).Val(), "Redis was not asked: the token is as it was")
+		require.Zero(t, sh.env.Redis.Exists(ctx, claimKey(id, no.uid)).Val(), "Redis was not asked: the token is as it was")
 	}
 
 	_, err := sh.order(ctx, u[0], 1, Line{"none", 1})
@@ -85,8 +85,10 @@ func TestTokens(t *testing.T) {
 	}
 	_, err = sh.Place(ctx, u[1], id, 1, tea)
 	refused(t, err, "no_token")
-	require.Positive(t, sh.env.Redis.TTL(ctx, orderKey(id)).Val(), "what a stranger tried does not stay for ever")
-	require.Zero(t, sh.env.Redis.Exists(ctx, orderKey(12345)).Val())
+	for _, key := range []string{tokenKey(id), claimKey(id, u[1])} {
+		require.Positive(t, sh.env.Redis.TTL(ctx, key).Val(), "what a stranger tried does not stay for ever")
+	}
+	require.Zero(t, sh.env.Redis.Exists(ctx, claimKey(12345, u[0])).Val())
 
 	p, err := sh.Place(ctx, u[0], id, 1, tea)
 	require.NoError(t, err, "the stranger took nothing")
@@ -180,7 +182,7 @@ func placedBefore(t *testing.T, star bool) {
 			_, err = sh.Place(ctx, u[2], id, 1, wanted[1:])
 			refused(t, err, code)
 		}
-		require.Equal(t, int64(1), sh.env.Redis.HLen(ctx, orderKey(unused)).Val())
+		require.Zero(t, sh.env.Redis.Exists(ctx, claimKey(unused, u[2])).Val())
 	}
 	for _, sku := range []string{"tea", "cup"} {
 		p, err := product(ctx, sh.env.DB, sku)

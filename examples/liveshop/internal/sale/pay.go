@@ -64,10 +64,7 @@ func (s *Sale) Pay(ctx context.Context, uid, id int64) (Receipt, error) {
 
 // pay charges what cost says, which is called in the transaction of the charge.
 func (s *Sale) pay(ctx context.Context, uid, id int64, cost func(context.Context, *sql.Tx, payment) (fen int64, err error)) (Receipt, error) {
-	owner, room, err := s.whose(ctx, id)
-	if err == nil && owner != uid {
-		err = errNoOrder
-	}
+	room, err := s.roomOf(ctx, uid, id)
 	if err != nil {
 		return Receipt{}, err
 	}
