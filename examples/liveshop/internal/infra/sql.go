@@ -118,10 +118,15 @@ func (e *Env) Index(ctx context.Context, name, table, columns string) error {
 // InsertNew returns a statement that inserts a row, or affects none if a unique key
 // is taken.
 func (e *Env) InsertNew(table string, columns ...string) string {
+	return e.InsertAll(1, table, columns...)
+}
+
+// InsertAll is InsertNew of so many rows, of which it leaves out those that are taken.
+func (e *Env) InsertAll(rows int, table string, columns ...string) string {
 	verb, end := "INSERT INTO ", " ON CONFLICT DO NOTHING"
 	if e.Dialect == idgen.MySQL {
 		verb, end = "INSERT IGNORE INTO ", ""
 	}
-	return verb + table + " (" + strings.Join(columns, ", ") + ") VALUES (" +
-		strings.TrimSuffix(strings.Repeat("?, ", len(columns)), ", ") + ")" + end
+	row := "(?" + strings.Repeat(", ?", len(columns)-1) + ")"
+	return verb + table + " (" + strings.Join(columns, ", ") + ") VALUES " + row + strings.Repeat(", "+row, rows-1) + end
 }

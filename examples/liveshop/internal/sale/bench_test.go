@@ -8,10 +8,11 @@ import (
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
 	"github.com/spillway-go/spillway/internal/redistest"
+	"github.com/spillway-go/spillway/internal/sqltest"
 )
 
-// An order, with its token, of 64 buyers at a time: what the parts of it take, and how
-// much of that is the embedded Redis.
+// An order, with its token, of 64 buyers at a time: what the parts of it take, how much
+// of that is the embedded Redis, and how many a second SQL has at the end.
 func BenchmarkOrder(b *testing.B) {
 	for _, where := range []struct {
 		name string
@@ -19,6 +20,10 @@ func BenchmarkOrder(b *testing.B) {
 	}{
 		{"embedded", func(*testing.B) infra.Config { return infra.Config{} }},
 		{"server", func(b *testing.B) infra.Config { return infra.Config{Redis: redistest.Server(b).Addr()} }},
+		{"server, MariaDB", func(b *testing.B) infra.Config {
+			_, dsn := sqltest.MariaDB(b).Names()
+			return infra.Config{Redis: redistest.Server(b).Addr(), DB: dsn}
+		}},
 		{"server, always synced", func(b *testing.B) infra.Config {
 			return infra.Config{Redis: redistest.Server(b, "--appendonly", "yes", "--appendfsync", "always").Addr()}
 		}},
@@ -51,6 +56,13 @@ func BenchmarkOrder(b *testing.B) {
 				}
 			})
 			b.StopTimer()
+			began := time.Now()
+			for n := 0; n < b.N; time.Sleep(5 * time.Millisecond) {
+				if err := sh.env.DB.QueryRowContext(b.Context(), "SELECT COUNT(*) FROM orders").Scan(&n); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N)/(b.Elapsed()+time.Since(began)).Seconds(), "written/s")
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "orders/s")
 			b.ReportMetric(float64(c.at(50).Microseconds()), "p50-µs")
 			b.ReportMetric(float64(c.at(99).Microseconds()), "p99-µs")

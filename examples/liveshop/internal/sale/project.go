@@ -5,7 +5,9 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spillway-go/spillway/stock"
 	"github.com/spillway-go/spillway/stock/stocksql"
@@ -123,12 +125,7 @@ func (s *Sale) projectPage(ctx context.Context, room int64, journal string) (mor
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(err, errMoved)
 		}
-		for _, c := range changes {
-			if err := s.put(ctx, tx, room, c, all); err != nil {
-				return err
-			}
-		}
-		return nil
+		return errors.Join(s.putNew(ctx, tx, room, changes, all), s.putEnds(ctx, tx, changes))
 	})
 	if err != nil {
 		return false, err
@@ -237,31 +234,64 @@ func endState(kind string) string {
 	return ""
 }
 
-// put writes one change into orders, and into payments that the order is paid for:
-// from now on no loss of Redis's data can undo that.
-func (s *Sale) put(ctx context.Context, tx *sql.Tx, room int64, c change, all map[string]goods) error {
-	if c.kind == stock.OpReserve.String() {
-		priced, fen := price(c.lines, all)
-		items, err := json.Marshal(priced)
+// putRows is how many orders one statement is about.
+const putRows = 100
+
+// putNew writes the orders that were placed.
+func (s *Sale) putNew(ctx context.Context, tx *sql.Tx, room int64, changes []change, all map[string]goods) error {
+	placed := slices.DeleteFunc(slices.Clone(changes), func(c change) bool { return c.kind != stock.OpReserve.String() })
+	for some := range slices.Chunk(placed, putRows) {
+		var args []any
+		for _, c := range some {
+			priced, fen := price(c.lines, all)
+			items, err := json.Marshal(priced)
+			if err != nil {
+				return err
+			}
+			args = append(args, c.order, c.uid, room, string(items), fen, Pending, c.at, c.at+c.hold, 0, 1)
+		}
+		_, err := tx.ExecContext(ctx, s.env.InsertAll(len(some), "orders",
+			"order_id", "uid", "room", "items", "fen", "state", "created_ms", "expires_ms", "paid_ms", "version"), args...)
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, s.env.InsertNew("orders", "order_id", "uid", "room", "items", "fen", "state", "created_ms", "expires_ms", "paid_ms", "version"),
-			c.order, c.uid, room, string(items), fen, Pending, c.at, c.at+c.hold, 0, 1)
-		return err
 	}
-	state := endState(c.kind)
-	if state == "" {
-		return nil
+	return nil
+}
+
+// putEnds writes the ends of orders, of which an order has one, and into payments that an
+// order is paid for: from now on no loss of Redis's data can undo that.
+func (s *Sale) putEnds(ctx context.Context, tx *sql.Tx, changes []change) error {
+	type end struct {
+		state  string
+		paidAt int64
 	}
-	paidAt := int64(0)
-	if state == Paid {
-		paidAt = c.at
-		if _, err := tx.ExecContext(ctx, "UPDATE payments SET state = ? WHERE order_id = ? AND state = ?", paymentTaken, c.order, paymentBegun); err != nil {
-			return err
+	together := map[end][]any{}
+	for _, c := range changes {
+		switch state := endState(c.kind); state {
+		case "":
+		case Paid: // thousands within a millisecond or two
+			together[end{state, c.at}] = append(together[end{state, c.at}], c.order)
+		default:
+			together[end{state, 0}] = append(together[end{state, 0}], c.order)
 		}
 	}
-	_, err := tx.ExecContext(ctx, "UPDATE orders SET state = ?, paid_ms = ?, version = version + 1 WHERE order_id = ? AND state = ?",
-		state, paidAt, c.order, Pending)
-	return err
+	for e, orders := range together {
+		for some := range slices.Chunk(orders, putRows) {
+			these := "order_id IN (?" + strings.Repeat(", ?", len(some)-1) + ")"
+			if e.state == Paid {
+				_, err := tx.ExecContext(ctx, "UPDATE payments SET state = ? WHERE state = ? AND "+these,
+					append([]any{paymentTaken, paymentBegun}, some...)...)
+				if err != nil {
+					return err
+				}
+			}
+			_, err := tx.ExecContext(ctx, "UPDATE orders SET state = ?, paid_ms = ?, version = version + 1 WHERE state = ? AND "+these,
+				append([]any{e.state, e.paidAt, Pending}, some...)...)
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
