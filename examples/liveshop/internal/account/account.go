@@ -197,13 +197,9 @@ func (a *Accounts) recharge(r *api.Request) (any, error) {
 	if in.Key == "" || len(in.Key) > 40 {
 		return nil, api.Bad("key: want 1 to 40 characters, the same when asked again")
 	}
-	_, err := a.Wallet.Pay(r.Context(), Outside, r.UID, in.Fen, "recharge", strconv.FormatInt(r.UID, 10)+":"+in.Key)
+	balance, err := a.Wallet.Recharge(r.Context(), r.UID, in.Fen, strconv.FormatInt(r.UID, 10)+":"+in.Key)
 	if errors.Is(err, ErrConflict) {
 		return nil, api.Conflict("key_used", "this key was another amount")
 	}
-	if err != nil {
-		return nil, err
-	}
-	balance, err := a.Wallet.Balance(r.Context(), r.UID)
 	return map[string]int64{"balance": balance}, err
 }

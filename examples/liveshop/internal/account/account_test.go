@@ -129,6 +129,7 @@ func TestRecharge(t *testing.T) {
 		{`{"fen":600,"key":"a"}`, 200, 600},
 		{`{"fen":600,"key":"a"}`, 200, 600},
 		{`{"fen":600,"key":"b"}`, 200, 1200},
+		{`{"fen":600,"key":"a"}`, 200, 1200}, // again, and what the balance is now
 		{`{"fen":3000,"key":"b"}`, 409, 0},
 		{`{"fen":601,"key":"c"}`, 400, 0},
 		{`{"fen":600,"key":""}`, 400, 0},

@@ -32,12 +32,10 @@ func tokenKey(token string) string {
 
 // sendCode would send a text message. In this shop the code is always the same.
 func (a *Accounts) sendCode(ctx context.Context, phone string) error {
-	_, err := a.env.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+	return a.env.Together(ctx, codeKey(phone), func(p redis.Pipeliner) {
 		p.Set(ctx, codeKey(phone), "1000", codeTTL)
 		p.Set(ctx, triesKey(phone), 0, codeTTL)
-		return nil
 	})
-	return err
 }
 
 // checkCode compares, at most tries times. It counts first, so that those who guess
@@ -48,19 +46,20 @@ func (a *Accounts) checkCode(ctx context.Context, phone, code string) error {
 	}
 	var count *redis.IntCmd
 	var want *redis.StringCmd
-	_, err := a.env.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+	err := a.env.Together(ctx, codeKey(phone), func(p redis.Pipeliner) {
 		count = p.Incr(ctx, triesKey(phone))
 		p.Expire(ctx, triesKey(phone), codeTTL)
 		want = p.Get(ctx, codeKey(phone))
-		return nil
 	})
-	if err != nil && !errors.Is(err, redis.Nil) {
+	if err != nil {
 		return err
 	}
 	if want.Val() == "" || count.Val() > tries || subtle.ConstantTimeCompare([]byte(want.Val()), []byte(code)) != 1 {
 		return &api.Error{Status: http.StatusUnauthorized, Code: "wrong_code", Msg: "wrong or expired code; ask for a new one"}
 	}
-	return a.env.Redis.Del(ctx, codeKey(phone), triesKey(phone)).Err() // one login a code
+	return a.env.Together(ctx, codeKey(phone), func(p redis.Pipeliner) {
+		p.Del(ctx, codeKey(phone), triesKey(phone)) // one login a code
+	})
 }
 
 // newToken returns 128 random bits. Redis knows whose they are, and can forget it at
@@ -69,7 +68,8 @@ func (a *Accounts) newToken(ctx context.Context, uid int64) (string, error) {
 	b := make([]byte, 16)
 	_, _ = rand.Read(b) // never fails
 	token := hex.EncodeToString(b)
-	return token, a.env.Redis.Set(ctx, tokenKey(token), uid, tokenTTL).Err()
+	key := tokenKey(token)
+	return token, a.env.Together(ctx, key, func(p redis.Pipeliner) { p.Set(ctx, key, uid, tokenTTL) })
 }
 
 // Authenticate returns whose token it is, 0 if nobody's.

@@ -83,6 +83,21 @@ func (w *Wallet) PayFirst(ctx context.Context, from, to, fen int64, kind, ref st
 	return p.after[0], err == nil && !p.replayed, err
 }
 
+// Recharge is Pay from outside to a user, and returns the new balance of the user.
+func (w *Wallet) Recharge(ctx context.Context, uid, fen int64, ref string) (balance int64, err error) {
+	p := payment{from: Outside, to: uid, fen: fen, kind: "recharge", ref: ref}
+	if err := p.valid(); err != nil {
+		return 0, err
+	}
+	if err := w.pay(ctx, &p); err != nil {
+		return 0, err
+	}
+	if p.replayed {
+		return w.Balance(ctx, uid)
+	}
+	return p.after[1], nil
+}
+
 // PayWithin is Pay of an amount that is decided within the transaction, by decide: what
 // that writes is committed with the booking, or not at all. It may be called more than
 // once, and is not called if the payment was booked before, whose amount is then
@@ -184,19 +199,17 @@ func (w *Wallet) book(ctx context.Context, tx *sql.Tx, p *payment) error {
 			return err
 		}
 	}
-	for i, s := range sides {
-		res, err := tx.ExecContext(ctx, w.env.InsertNew("wallet_log", "kind", "ref", "uid", "fen", "balance", "created_ms"),
-			p.kind, p.ref, s.uid, s.fen, p.after[i], time.Now().UnixMilli())
-		if err != nil {
-			return err
-		}
-		if n, err := res.RowsAffected(); err != nil {
-			return err
-		} else if n == 0 {
-			return errTwice
-		}
+	now := time.Now().UnixMilli()
+	res, err := tx.ExecContext(ctx, w.env.InsertAll(len(sides), "wallet_log", "kind", "ref", "uid", "fen", "balance", "created_ms"),
+		p.kind, p.ref, sides[0].uid, sides[0].fen, p.after[0], now,
+		p.kind, p.ref, sides[1].uid, sides[1].fen, p.after[1], now)
+	if err != nil {
+		return err
 	}
-	return nil
+	if n, err := res.RowsAffected(); err != nil || n == int64(len(sides)) {
+		return err
+	}
+	return errTwice
 }
 
 // change adds fen to a wallet that must not fall below 0.

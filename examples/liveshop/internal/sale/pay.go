@@ -102,26 +102,23 @@ var errOver = api.Conflict("cancelled", "the order was not paid in time")
 // begin writes down that an order is about to be paid, if it can be, and returns the
 // payment that there is then.
 func (s *Sale) begin(ctx context.Context, uid, id, room int64) (payment, error) {
-	p, err := s.payment(ctx, id)
-	if !errors.Is(err, sql.ErrNoRows) {
-		return p, err
-	}
-	p = payment{order: id, uid: uid, room: room, state: paymentBegun, begun: s.now()}
+	p := payment{order: id, uid: uid, room: room, state: paymentBegun, begun: s.now()}
 	l, err := s.of(ctx, room)
 	if err != nil {
 		return p, err
 	}
 	res, err := l.stock.Lookup(ctx, p.stockRef())
-	switch {
-	case errors.Is(err, stock.ErrNotFound):
-		return p, errNoOrder
-	case errors.Is(err, stock.ErrExpired), err == nil && res.State != stock.Reserved:
-		// Another click may have begun since, and be through.
-		if p, err = s.payment(ctx, id); errors.Is(err, sql.ErrNoRows) {
+	if err != nil || res.State != stock.Reserved {
+		// It may have been begun before, by another click, too.
+		was, none := s.payment(ctx, id)
+		switch {
+		case !errors.Is(none, sql.ErrNoRows):
+			return was, none
+		case errors.Is(err, stock.ErrNotFound):
+			err = errNoOrder
+		case err == nil, errors.Is(err, stock.ErrExpired):
 			err = errOver
 		}
-		return p, err
-	case err != nil:
 		return p, err
 	}
 	if p.fen, err = s.cost(ctx, room, linesOf(res.Items)); err != nil {
