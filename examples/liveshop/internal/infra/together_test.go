@@ -63,7 +63,7 @@ func (*road) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next
 func (r *road) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		r.trips.Add(1)
-		time.Sleep(5 * time.Millisecond)
+		<-time.After(5 * time.Millisecond)
 		return next(ctx, cmds)
 	}
 }
