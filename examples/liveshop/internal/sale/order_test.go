@@ -162,7 +162,7 @@ func TestManyOrdersAreWritten(t *testing.T) {
 		for i := range int64(n) {
 			switch i % 4 {
 			case 0:
-				changes = append(changes, change{kind: "confirm", order: i, at: 2000 + i%3})
+				changes = append(changes, change{kind: "confirm", order: i, at: 2000 + i%3}, change{kind: "cancel", order: i, at: 2500})
 			case 1:
 				changes = append(changes, change{kind: "cancel", order: i, at: 3000})
 			case 2:

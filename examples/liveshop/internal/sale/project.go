@@ -259,22 +259,25 @@ func (s *Sale) putNew(ctx context.Context, tx *sql.Tx, room int64, changes []cha
 	return nil
 }
 
-// putEnds writes the ends of orders, of which an order has one, and into payments that an
+// putEnds writes the ends of orders, of which the first counts, and into payments that an
 // order is paid for: from now on no loss of Redis's data can undo that.
 func (s *Sale) putEnds(ctx context.Context, tx *sql.Tx, changes []change) error {
 	type end struct {
 		state  string
 		paidAt int64
 	}
-	together := map[end][]any{}
+	together := map[end][]any{} // in a rush hundreds are paid within a millisecond
+	ended := map[int64]bool{}
 	for _, c := range changes {
-		switch state := endState(c.kind); state {
-		case "":
-		case Paid: // thousands within a millisecond or two
-			together[end{state, c.at}] = append(together[end{state, c.at}], c.order)
-		default:
-			together[end{state, 0}] = append(together[end{state, 0}], c.order)
+		e := end{state: endState(c.kind)}
+		if e.state == "" || ended[c.order] {
+			continue
 		}
+		if e.state == Paid {
+			e.paidAt = c.at
+		}
+		ended[c.order] = true
+		together[e] = append(together[e], c.order)
 	}
 	for e, orders := range together {
 		for some := range slices.Chunk(orders, putRows) {
