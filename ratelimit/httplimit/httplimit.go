@@ -22,8 +22,11 @@ type Options struct {
 }
 
 // Middleware returns a wrapper for handlers that asks l for each request, under the
-// key that key names.
+// key that key names. It panics without a limiter or a key.
 func Middleware(l *ratelimit.Limiter, key KeyFunc, opts Options) func(http.Handler) http.Handler {
+	if l == nil || key == nil {
+		panic("httplimit: Middleware wants a limiter and a KeyFunc, such as ByIP()")
+	}
 	m := &middleware{limiter: l, key: key, opts: opts, quota: make(map[string]int64)}
 	var policies []string
 	for _, limit := range l.Limits() {

@@ -25,6 +25,15 @@ func prefixes(cidrs ...string) (out []netip.Prefix) {
 	return out
 }
 
+// What is missing is told when the server is put together, not at the first request.
+func TestMisuse(t *testing.T) {
+	l, err := ratelimit.NewLocal([]ratelimit.Limit{ratelimit.PerSecond(1)})
+	require.NoError(t, err)
+	require.Panics(t, func() { Middleware(l, nil, Options{}) })
+	require.Panics(t, func() { Middleware(nil, ByIP(), Options{}) })
+	require.NotPanics(t, func() { Middleware(l, ByIP(), Options{}) })
+}
+
 func TestByIP(t *testing.T) {
 	proxies := prefixes("10.0.0.0/8", "fd00::/8", "::ffff:192.168.0.0/112")
 	for name, c := range map[string]struct {

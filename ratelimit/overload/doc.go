@@ -52,8 +52,8 @@
 // # Cost per call
 //
 //	call               round trips    allocations
-//	Shedder.Acquire    0              1
-//	PerKey.Acquire     0              2
+//	Shedder.Acquire    0              2
+//	PerKey.Acquire     0              3
 //	Switches.On        0              0
 //	Switches.Set       1
 //	Switches.Run       1 per Options.Every

@@ -29,8 +29,8 @@ func NewPerKey(n int) (*PerKey, error) {
 }
 
 // Acquire waits for a place of the key, first come first served, or until ctx ends.
-// The caller calls done, once, when its work ends, however it ends. Waiting callers are
-// bounded by their ctx alone: give it a deadline.
+// The caller calls done when its work ends, however it ends; again it does nothing. Waiting
+// callers are bounded by their ctx alone: give it a deadline.
 func (p *PerKey) Acquire(ctx context.Context, key string) (done func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("overload: key %.200q: %w", key, err)
@@ -44,14 +44,14 @@ func (p *PerKey) Acquire(ctx context.Context, key string) (done func(), err erro
 	if h.in < p.n {
 		h.in++
 		p.mu.Unlock()
-		return func() { p.release(key, h) }, nil
+		return p.done(key, h), nil
 	}
 	turn := make(chan struct{})
 	h.queue = append(h.queue, turn)
 	p.mu.Unlock()
 	select {
 	case <-turn:
-		return func() { p.release(key, h) }, nil
+		return p.done(key, h), nil
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
@@ -62,15 +62,25 @@ func (p *PerKey) Acquire(ctx context.Context, key string) (done func(), err erro
 			return nil, fmt.Errorf("overload: key %.200q: %w", key, ctx.Err())
 		}
 	}
-	p.mu.Unlock()
 	p.release(key, h) // the turn came in this moment: pass it on
+	p.mu.Unlock()
 	return nil, fmt.Errorf("overload: key %.200q: %w", key, ctx.Err())
 }
 
-// release hands the place to the next in the queue.
+func (p *PerKey) done(key string, h *holders) func() {
+	ended := false
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !ended {
+			ended = true
+			p.release(key, h)
+		}
+	}
+}
+
+// release hands the place to the next in the queue. It is called with mu held.
 func (p *PerKey) release(key string, h *holders) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if len(h.queue) > 0 {
 		close(h.queue[0])
 		h.queue = h.queue[1:]

@@ -61,8 +61,8 @@ func NewShedder(least, most int) (*Shedder, error) {
 	return &Shedder{least: float64(least), most: float64(most), limit: float64(least), began: time.Now()}, nil
 }
 
-// Acquire lets a call in, or returns ErrShed at once. The caller calls done, once, when
-// its work ends, however it ends.
+// Acquire lets a call in, or returns ErrShed at once. The caller calls done when its work
+// ends, however it ends; again it does nothing.
 func (s *Shedder) Acquire() (done func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -73,13 +73,19 @@ func (s *Shedder) Acquire() (done func(), err error) {
 	s.inFlight++
 	s.admitted++
 	s.peak = max(s.peak, s.inFlight)
-	began := time.Now()
-	return func() { s.done(began) }, nil
+	began, ended := time.Now(), false
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !ended {
+			ended = true
+			s.done(began)
+		}
+	}, nil
 }
 
+// done is called with mu held.
 func (s *Shedder) done(began time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	now := time.Now()
 	s.inFlight--
 	s.calls++

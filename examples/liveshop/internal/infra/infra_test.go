@@ -52,6 +52,11 @@ func TestProvideTidiesUp(t *testing.T) {
 	require.ErrorContains(t, err, "Redis at 127.0.0.1:")
 }
 
+func TestOneRedisIsNamed(t *testing.T) {
+	_, _, err := infra.Provide(t.Context(), infra.Config{Redis: "127.0.0.1:1", Cluster: "127.0.0.1:2"})
+	require.ErrorContains(t, err, "say one")
+}
+
 // What the private server said yes to survives its death.
 func TestSpawnedRedisSurvives(t *testing.T) {
 	shoptest.NeedRedis(t)

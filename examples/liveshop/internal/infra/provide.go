@@ -36,6 +36,8 @@ func Provide(ctx context.Context, cfg Config) (Config, func(), error) {
 		return cfg, nil, err
 	}
 	switch {
+	case cfg.Cluster != "" && cfg.Redis != "":
+		return fail(errors.New("-redis and -redis-cluster exclude each other: say one"))
 	case cfg.Cluster != "":
 	case cfg.Redis == "":
 		addr, end, err := embedRedis()
