@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -27,8 +28,13 @@ type guard struct {
 }
 
 // oneWriter lets the writers of this process wait for each other here. Inside SQLite they
-// would sleep and try again, up to a tenth of a second longer than they have to.
+// would sleep and try again, up to a tenth of a second longer than they have to; which
+// statements that write and return rows still do.
 func (g *guard) oneWriter() { g.writer = make(chan struct{}, 1) }
+
+// errQueued is that a writer's ctx ended while it waited for others, and not for the
+// database.
+var errQueued = errors.New("infra: others are writing")
 
 func (g *guard) lock(ctx context.Context) error {
 	if g.writer == nil {
@@ -38,7 +44,7 @@ func (g *guard) lock(ctx context.Context) error {
 	case g.writer <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("%w: %w", errQueued, ctx.Err())
 	}
 }
 
@@ -58,7 +64,7 @@ func newGuard(c driver.Connector, log *slog.Logger, metrics *prometheus.Registry
 			return c.ConsecutiveFailures >= 5 || c.Requests >= 20 && c.TotalFailures*2 > c.Requests
 		},
 		IsSuccessful: func(err error) bool { return !databaseDown(err) },
-		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) },
+		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) || errors.Is(err, errQueued) },
 		OnStateChange: func(_ string, from, to gobreaker.State) {
 			log.Warn("SQL breaker", "from", from.String(), "to", to.String())
 		},
@@ -94,14 +100,20 @@ func databaseDown(err error) bool {
 
 func (g *guard) delay(on bool) { g.slow.Store(on) }
 
-// do asks the database, if it is worth asking.
-func (g *guard) do(ctx context.Context, ask func() error) error {
+// do asks the database, if it is worth asking; a writer when it is its turn, which ask
+// then ends.
+func (g *guard) do(ctx context.Context, writer bool, ask func() error) error {
 	_, err := g.breaker.Execute(func() (struct{}, error) {
 		if g.slow.Load() {
 			select {
 			case <-time.After(slowness):
 			case <-ctx.Done():
 				return struct{}{}, ctx.Err()
+			}
+		}
+		if writer {
+			if err := g.lock(ctx); err != nil {
+				return struct{}{}, err
 			}
 		}
 		began := time.Now()
@@ -133,11 +145,8 @@ type guarded struct {
 }
 
 func (c *guarded) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (res driver.Result, err error) {
-	err = c.g.do(ctx, func() (err error) {
+	err = c.g.do(ctx, !c.inTx, func() (err error) {
 		if !c.inTx {
-			if err := c.g.lock(ctx); err != nil {
-				return err
-			}
 			defer c.g.unlock()
 		}
 		res, err = c.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
@@ -147,7 +156,7 @@ func (c *guarded) ExecContext(ctx context.Context, query string, args []driver.N
 }
 
 func (c *guarded) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (rows driver.Rows, err error) {
-	err = c.g.do(ctx, func() (err error) {
+	err = c.g.do(ctx, false, func() (err error) {
 		rows, err = c.Conn.(driver.QueryerContext).QueryContext(ctx, query, args)
 		return err
 	})
@@ -155,7 +164,7 @@ func (c *guarded) QueryContext(ctx context.Context, query string, args []driver.
 }
 
 func (c *guarded) PrepareContext(ctx context.Context, query string) (stmt driver.Stmt, err error) {
-	err = c.g.do(ctx, func() (err error) {
+	err = c.g.do(ctx, false, func() (err error) {
 		stmt, err = c.Conn.(driver.ConnPrepareContext).PrepareContext(ctx, query)
 		return err
 	})
@@ -163,16 +172,15 @@ func (c *guarded) PrepareContext(ctx context.Context, query string) (stmt driver
 }
 
 func (c *guarded) BeginTx(ctx context.Context, opts driver.TxOptions) (tx driver.Tx, err error) {
-	err = c.g.do(ctx, func() (err error) {
-		if err = c.g.lock(ctx); err != nil {
-			return err
-		}
-		if tx, err = c.Conn.(driver.ConnBeginTx).BeginTx(ctx, opts); err != nil {
-			c.g.unlock()
-			return err
-		}
-		c.inTx = true
-		return nil
+	err = c.g.do(ctx, true, func() (err error) {
+		defer func() {
+			if !c.inTx {
+				c.g.unlock()
+			}
+		}()
+		tx, err = c.Conn.(driver.ConnBeginTx).BeginTx(ctx, opts)
+		c.inTx = err == nil
+		return err
 	})
 	return guardedTx{tx, c}, err
 }

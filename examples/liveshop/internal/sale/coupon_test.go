@@ -62,16 +62,6 @@ func (sh *shop) has(t testing.TB, uid int64) []string {
 	return names
 }
 
-// What a user has is found without a look at what others have.
-func TestCouponsAreFoundByUser(t *testing.T) {
-	t.Parallel()
-	sh := newShop(t, shoptest.Env(t), Options{})
-	var plan string
-	err := sh.env.DB.QueryRowContext(t.Context(), "EXPLAIN QUERY PLAN "+couponsOf, 1, 1).Scan(new(any), new(any), new(any), &plan)
-	require.NoError(t, err)
-	require.Contains(t, plan, "USING INDEX coupons_by_user (uid=?)")
-}
-
 // What is refused leaves everything as it was: the order is paid in full, and the coupon
 // is still there.
 func coupons(t *testing.T, sh *shop) {

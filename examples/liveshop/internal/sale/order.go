@@ -65,7 +65,8 @@ type Placed struct {
 }
 
 // Place orders. Of several products it takes those that can be had in full. The same
-// again, in any process, gets the same answer, also when the room has closed since.
+// again, in any process, gets the same answer, also when the room has closed since, for
+// half an hour behind the hold since it was last asked.
 func (s *Sale) Place(ctx context.Context, uid, id, room int64, lines []Line) (Placed, error) {
 	v, err := s.shelf(ctx, room)
 	if err != nil {

@@ -100,25 +100,28 @@ func (s *Sale) pay(ctx context.Context, uid, id int64, cost func(context.Context
 var errOver = api.Conflict("cancelled", "the order was not paid in time")
 
 // begin writes down that an order is about to be paid, if it can be, and returns the
-// payment that there is then.
+// payment that there is then. One that has begun needs no Redis to be found.
 func (s *Sale) begin(ctx context.Context, uid, id, room int64) (payment, error) {
-	p := payment{order: id, uid: uid, room: room, state: paymentBegun, begun: s.now()}
+	p, err := s.payment(ctx, id)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return p, err
+	}
+	p = payment{order: id, uid: uid, room: room, state: paymentBegun, begun: s.now()}
 	l, err := s.of(ctx, room)
 	if err != nil {
 		return p, err
 	}
 	res, err := l.stock.Lookup(ctx, p.stockRef())
-	if err != nil || res.State != stock.Reserved {
-		// It may have been begun before, by another click, too.
-		was, none := s.payment(ctx, id)
-		switch {
-		case !errors.Is(none, sql.ErrNoRows):
-			return was, none
-		case errors.Is(err, stock.ErrNotFound):
-			err = errNoOrder
-		case err == nil, errors.Is(err, stock.ErrExpired):
+	switch {
+	case errors.Is(err, stock.ErrNotFound):
+		return p, errNoOrder
+	case errors.Is(err, stock.ErrExpired), err == nil && res.State != stock.Reserved:
+		// Another click may have begun since, and be through.
+		if p, err = s.payment(ctx, id); errors.Is(err, sql.ErrNoRows) {
 			err = errOver
 		}
+		return p, err
+	case err != nil:
 		return p, err
 	}
 	if p.fen, err = s.cost(ctx, room, linesOf(res.Items)); err != nil {
@@ -163,7 +166,7 @@ func (s *Sale) payment(ctx context.Context, id int64) (p payment, err error) {
 // an error the chores come back to it.
 //
 // That Redis confirmed is not yet the end of the payment: Redis may lose it before SQL
-// has it. It is the end of it when the ledger has it; see put.
+// has it. It is the end of it when the ledger has it; see putEnds.
 func (s *Sale) settle(ctx context.Context, p payment) (state string, err error) {
 	if p.state == paymentTaken {
 		return Paid, nil

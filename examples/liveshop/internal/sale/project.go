@@ -125,7 +125,10 @@ func (s *Sale) projectPage(ctx context.Context, room int64, journal string) (mor
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(err, errMoved)
 		}
-		return errors.Join(s.putNew(ctx, tx, room, changes, all), s.putEnds(ctx, tx, changes))
+		if err := s.putNew(ctx, tx, room, changes, all); err != nil {
+			return err
+		}
+		return s.putEnds(ctx, tx, changes)
 	})
 	if err != nil {
 		return false, err
@@ -187,7 +190,7 @@ func (s *Sale) readRows(ctx context.Context, journal string, ms, seq int64, limi
 		}
 		op = at
 		c.lines = []Line{line}
-		// A load, a restock or a transfer belongs to no order, and put leaves it out.
+		// A load, a restock or a transfer belongs to no order, and is left out.
 		c.order, _ = strconv.ParseInt(string(id), 10, 64)
 		c.uid, _ = strconv.ParseInt(string(uid), 10, 64)
 		changes = append(changes, c)
@@ -259,6 +262,13 @@ func (s *Sale) putNew(ctx context.Context, tx *sql.Tx, room int64, changes []cha
 	return nil
 }
 
+// These go on with the orders that they are about. By the one state that counts SQLite
+// would look for payments among all that have begun.
+const (
+	takePayments = "UPDATE payments SET state = 'taken' WHERE state NOT IN ('taken', 'refunded', 'void') AND order_id IN "
+	endOrders    = "UPDATE orders SET state = ?, paid_ms = ?, version = version + 1 WHERE state = 'pending' AND order_id IN "
+)
+
 // putEnds writes the ends of orders, of which the first counts, and into payments that an
 // order is paid for: from now on no loss of Redis's data can undo that.
 func (s *Sale) putEnds(ctx context.Context, tx *sql.Tx, changes []change) error {
@@ -281,16 +291,13 @@ func (s *Sale) putEnds(ctx context.Context, tx *sql.Tx, changes []change) error 
 	}
 	for e, orders := range together {
 		for some := range slices.Chunk(orders, putRows) {
-			these := "order_id IN (?" + strings.Repeat(", ?", len(some)-1) + ")"
+			these := "(?" + strings.Repeat(", ?", len(some)-1) + ")"
 			if e.state == Paid {
-				_, err := tx.ExecContext(ctx, "UPDATE payments SET state = ? WHERE state = ? AND "+these,
-					append([]any{paymentTaken, paymentBegun}, some...)...)
-				if err != nil {
+				if _, err := tx.ExecContext(ctx, takePayments+these, some...); err != nil {
 					return err
 				}
 			}
-			_, err := tx.ExecContext(ctx, "UPDATE orders SET state = ?, paid_ms = ?, version = version + 1 WHERE state = ? AND "+these,
-				append([]any{e.state, e.paidAt, Pending}, some...)...)
+			_, err := tx.ExecContext(ctx, endOrders+these, append([]any{e.state, e.paidAt}, some...)...)
 			if err != nil {
 				return err
 			}
