@@ -146,6 +146,19 @@ func TestCost(t *testing.T) {
 	}
 }
 
+// A payment is found again in SQL alone, whatever became of its room.
+func TestBegunIsFound(t *testing.T) {
+	t.Parallel()
+	sh := newShop(t, shoptest.Env(t), Options{})
+	was := payment{order: 5, uid: 7, room: 999, fen: 3, state: paymentRefunded, begun: 1}
+	_, err := sh.env.DB.ExecContext(t.Context(), sh.env.InsertNew("payments", "order_id", "uid", "room", "fen", "state", "begun_ms"),
+		was.order, was.uid, was.room, was.fen, was.state, was.begun)
+	require.NoError(t, err)
+	p, err := sh.begin(t.Context(), 7, 5, 999)
+	require.NoError(t, err)
+	require.Equal(t, was, p)
+}
+
 // Who lost the answer gets it also when the room has closed since, or the time of the
 // product is over.
 func TestPlacedBefore(t *testing.T) { both(t, placedBefore) }
