@@ -78,6 +78,7 @@ func TestVisitorsEnjoyThemselves(t *testing.T) {
 
 	one.click(".gift:nth-child(1)") // without a fen: the wallet opens
 	one.click("dialog .package:nth-child(1)")
+	one.wait("the recharge", `document.querySelector(".tools .wallet .figure").textContent === "¥6"`)
 	one.click("dialog .sheet-head button")
 	one.click(".gift:nth-child(1)")
 	two.wait("the gift", said("sent Rose ×1"))
