@@ -90,6 +90,8 @@ func TestPay(t *testing.T) {
 		require.ErrorIs(t, err, ErrPoor)
 		_, err = pay(anna, 999_999, 1, "gift", "3")
 		require.Error(t, err)
+		_, err = pay(Outside, bert, 300, "gift", "1")
+		require.ErrorIs(t, err, errTwice, "bert has this one already, from somebody else: no half of it is booked")
 		for _, bad := range []int64{0, -5} {
 			_, err = pay(Outside, anna, bad, "recharge", "9")
 			require.ErrorContains(t, err, "is no payment")

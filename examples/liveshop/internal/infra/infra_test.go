@@ -179,6 +179,23 @@ func TestOneWriterAtATime(t *testing.T) {
 	}), "to wait for others is no sign that the database is down")
 	_, err := env.DB.ExecContext(ctx, "DELETE FROM things")
 	require.NoError(t, err, "who left is not waited for")
+
+	// Another process writes: what SQLite refuses holds up nobody later.
+	other, err := sql.Open("sqlite", strings.TrimPrefix(env.Config.DB, "sqlite:"))
+	require.NoError(t, err)
+	defer other.Close()
+	conn, err := other.Conn(ctx)
+	require.NoError(t, err)
+	_, err = conn.ExecContext(ctx, "BEGIN IMMEDIATE")
+	require.NoError(t, err)
+	_, err = env.DB.BeginTx(ctx, nil)
+	require.ErrorContains(t, err, "locked")
+	_, err = conn.ExecContext(ctx, "ROLLBACK")
+	require.NoError(t, err)
+	soon, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	_, err = env.DB.ExecContext(soon, "DELETE FROM things")
+	require.NoError(t, err)
 }
 
 // While SlowSQL is on statements take long, and a caller who cannot wait leaves.

@@ -4,16 +4,19 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillway-go/spillway/examples/liveshop/internal/infra"
 	"github.com/spillway-go/spillway/examples/liveshop/internal/shoptest"
+	"github.com/spillway-go/spillway/internal/redistest"
 )
 
 // Everybody gets the results of their own commands, and the errors.
@@ -82,4 +85,34 @@ func TestTogetherSharesRoundTrips(t *testing.T) {
 	wg.Wait()
 	require.Less(t, r.trips.Load(), int64(50))
 	require.Equal(t, "200", env.Redis.Get(t.Context(), "k").Val())
+}
+
+// Nobody waits for a node of a Cluster that does not answer but who asks for its keys.
+func TestTogetherByNode(t *testing.T) {
+	procs := redistest.Cluster(t, 3, 0)
+	var addrs []string
+	for _, node := range procs.Nodes() {
+		addrs = append(addrs, node.Addr())
+	}
+	env := shoptest.Open(t, infra.Config{Cluster: strings.Join(addrs, ",")}, true)
+	ask := func(ctx context.Context, key string) error {
+		return env.Together(ctx, key, func(p redis.Pipeliner) { p.Incr(ctx, key) })
+	}
+	stuck := procs.MasterOf("stuck")
+	var others []string
+	for i := 0; len(others) < 50; i++ {
+		if key := fmt.Sprint("k", i); procs.MasterOf(key) != stuck {
+			others = append(others, key)
+		}
+	}
+	stuck.Pause()
+	defer stuck.Resume()
+	hasty, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, key := range others {
+		wg.Go(func() { assert.ErrorIs(t, ask(hasty, "stuck"), context.DeadlineExceeded) })
+		wg.Go(func() { assert.NoError(t, ask(hasty, key)) })
+	}
+	wg.Wait()
 }

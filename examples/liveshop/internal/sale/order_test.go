@@ -94,6 +94,14 @@ func TestTokens(t *testing.T) {
 	require.NoError(t, err, "the stranger took nothing")
 	_, err = sh.Place(ctx, u[0], id, 1, []Line{{"tea", 2}})
 	refused(t, err, "conflict")
+	for _, key := range []string{tokenKey(id), claimKey(id, u[0])} {
+		require.True(t, sh.env.Redis.Expire(ctx, key, time.Minute).Val())
+	}
+	_, err = sh.Place(ctx, u[0], id, 1, tea)
+	require.NoError(t, err)
+	for _, key := range []string{tokenKey(id), claimKey(id, u[0])} {
+		require.Greater(t, sh.env.Redis.TTL(ctx, key).Val(), tokenKept, "who asks again may once more")
+	}
 
 	// The last unit, clicked for twice at once: one order, and nobody hears "sold out" alone.
 	for range 20 {
