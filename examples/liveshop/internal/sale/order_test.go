@@ -154,6 +154,21 @@ func TestCost(t *testing.T) {
 	}
 }
 
+// Who has the last unit hears so again, also where it is remembered that there is none.
+func TestLastUnitAgain(t *testing.T) {
+	t.Parallel()
+	sh := newShop(t, shoptest.Env(t), Options{})
+	sh.opened(t, 1, Product{SKU: "cup", Total: 1})
+	u := sh.users(t, 2, 1000)
+	p, err := sh.order(t.Context(), u[0], 1, Line{"cup", 1})
+	require.NoError(t, err)
+	_, err = sh.order(t.Context(), u[1], 1, Line{"cup", 1})
+	refused(t, err, "sold_out")
+	again, err := sh.Place(t.Context(), u[0], p.OrderID, 1, []Line{{"cup", 1}})
+	require.NoError(t, err)
+	require.Equal(t, p, again)
+}
+
 // A payment is found again in SQL alone, whatever became of its room.
 func TestBegunIsFound(t *testing.T) {
 	t.Parallel()
